@@ -1,0 +1,15 @@
+//! The domain: ids, data, records, lifetimes and events. Pure, with no I/O, clock or runtime.
+
+mod data;
+mod event;
+mod id;
+mod node;
+mod policy;
+mod record;
+
+pub use data::{Changes, MAX_DEPTH, Map, SessionData};
+pub use event::{Cleanup, DestroyReason, SessionDestroy, SessionEvent, SessionSet};
+pub use id::{ClientId, InvalidId, SessionId, generate_uid};
+pub use node::NodeId;
+pub use policy::{Lifetime, MAX_AGE_RANGE, MaxAge};
+pub use record::{Generation, Record};

@@ -1,0 +1,152 @@
+//! How long sessions live.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
+use crate::error::{Error, ErrorKind};
+
+/// The range of a session's max age: 1 second to 1 year (366 days).
+pub const MAX_AGE_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A session's own max age. It stays with the session until it is set again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MaxAge {
+    /// The `max_age` option. This is the default.
+    #[default]
+    Default,
+    /// The cookie has no expiry, so that it ends with the browser; in the store the session
+    /// lives as long as the `max_age` option says.
+    Browser,
+    /// This long since the last write, see [`MAX_AGE_RANGE`].
+    After(Duration),
+}
+
+impl MaxAge {
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// [`InvalidMaxAge`](ErrorKind::InvalidMaxAge) outside [`MAX_AGE_RANGE`].
+    pub fn validate(self) -> Result<Self, Error> {
+        match self {
+            Self::After(age) if !MAX_AGE_RANGE.contains(&age) => Err(Error::new(
+                ErrorKind::InvalidMaxAge,
+                format!("{age:?}; it must be 1 second to 1 year"),
+            )),
+            valid => Ok(valid),
+        }
+    }
+}
+
+impl From<Duration> for MaxAge {
+    fn from(age: Duration) -> Self {
+        Self::After(age)
+    }
+}
+
+/// The rules of a bridge for the life of its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lifetime {
+    /// Time to live since the last write, for sessions without an own one.
+    pub max_age: Duration,
+    /// Cap on a session's whole life, whatever renews it. `None`: no cap.
+    pub absolute_max_age: Option<Duration>,
+    /// Every response of an existing session renews it.
+    pub rolling: bool,
+    /// A response renews the session when less than half of its time is left.
+    pub renew: bool,
+}
+
+impl Lifetime {
+    /// Rules with this max age, no cap, and neither rolling nor renew.
+    pub const fn new(max_age: Duration) -> Self {
+        Self { max_age, absolute_max_age: None, rolling: false, renew: false }
+    }
+
+    /// The time to live that a write at `age` gives; zero if the cap is reached.
+    pub fn ttl(&self, mode: MaxAge, age: Duration) -> Duration {
+        let idle = match mode {
+            MaxAge::Default | MaxAge::Browser => self.max_age,
+            MaxAge::After(own) => own,
+        };
+        match self.absolute_max_age {
+            Some(cap) => idle.min(cap.saturating_sub(age)),
+            None => idle,
+        }
+    }
+
+    /// Whether an unchanged session is to be renewed at the end of a request.
+    pub fn renews(&self, record: &Record) -> bool {
+        self.rolling || (self.renew && record.remaining < record.ttl / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{ClientId, Generation, SessionData, SessionId};
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn record(ttl: Duration, remaining: Duration) -> Record {
+        Record {
+            session_id: SessionId::generate(),
+            client_id: ClientId::generate(),
+            generation: Generation::random(),
+            version: 1,
+            data: SessionData::new(),
+            max_age: MaxAge::Default,
+            age: ttl.saturating_sub(remaining),
+            ttl,
+            remaining,
+        }
+    }
+
+    #[test]
+    fn renew_waits_until_less_than_half_is_left() {
+        let mut rules = Lifetime::new(HOUR);
+        rules.renew = true;
+        assert!(!rules.renews(&record(HOUR, HOUR * 7 / 10)));
+        assert!(!rules.renews(&record(HOUR, HOUR / 2)));
+        assert!(rules.renews(&record(HOUR, HOUR * 4 / 10)));
+    }
+
+    #[test]
+    fn rolling_always_renews_and_the_default_never() {
+        let mut rules = Lifetime::new(HOUR);
+        assert!(!rules.renews(&record(HOUR, Duration::from_secs(1))));
+        rules.rolling = true;
+        assert!(rules.renews(&record(HOUR, HOUR)));
+    }
+
+    #[test]
+    fn max_age_is_one_second_to_one_year() {
+        for bad in [Duration::ZERO, Duration::from_millis(999), HOUR * 24 * 367, Duration::MAX] {
+            assert_eq!(MaxAge::After(bad).validate().unwrap_err().kind(), ErrorKind::InvalidMaxAge);
+        }
+        for good in [Duration::from_secs(1), HOUR * 24 * 366] {
+            assert!(MaxAge::After(good).validate().is_ok());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_write_carries_a_session_past_its_cap(
+            idle in 1u64..10_000, cap in 1u64..10_000, age in 0u64..20_000, own in proptest::option::of(1u64..10_000),
+        ) {
+            let mut rules = Lifetime::new(Duration::from_secs(idle));
+            rules.absolute_max_age = Some(Duration::from_secs(cap));
+            let mode = own.map_or(MaxAge::Default, |s| MaxAge::After(Duration::from_secs(s)));
+            let ttl = rules.ttl(mode, Duration::from_secs(age));
+            prop_assert!(age >= cap || ttl + Duration::from_secs(age) <= Duration::from_secs(cap));
+            prop_assert!(age < cap || ttl.is_zero());
+            prop_assert!(ttl <= Duration::from_secs(own.unwrap_or(idle)));
+        }
+    }
+}
