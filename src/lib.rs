@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 //! One session for HTTP (axum) and Socket.IO (socketioxide).
 
+pub mod backend;
 mod error;
 pub mod session;
 pub mod store;

@@ -1,0 +1,544 @@
+//! The changes of a client's session. Each takes the client's turn, does the store's work, moves
+//! the mapping and tells the event, in this order and before the next one's turn.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use super::codec::{self, Decoded, millis, now_ms};
+use super::deadlines::Deadlines;
+use super::slots::{Current, Due, SlotRef, Slots};
+use crate::backend::{
+    BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, Target,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{
+    Cleanup, ClientId, DestroyReason, Generation, Record, SessionDestroy, SessionEvent, SessionId,
+    SessionSet,
+};
+use crate::store::{SessionStore, StoredSession};
+
+/// A creator joins a session that is at most this much older than its own request.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
+/// However long a request runs, it joins no session older than this.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+/// Ends told side by side: the store may write them in one go.
+const ENDS_AT_ONCE: usize = 64;
+/// When to look again at a session whose end the store failed to do.
+const END_RETRY: Duration = Duration::from_secs(1);
+/// Records per page of a listing.
+const PAGE: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Shared<S> {
+    pub(super) store: S,
+    pub(super) config: BackendConfig,
+    pub(super) slots: Slots,
+    pub(super) deadlines: Deadlines,
+    pub(super) events: broadcast::Sender<BackendEvent>,
+}
+
+impl<S: SessionStore> Shared<S> {
+    pub(super) fn new(store: S, config: BackendConfig) -> Self {
+        let (events, _) = broadcast::channel(config.event_capacity);
+        Self { store, config, slots: Slots::default(), deadlines: Deadlines::default(), events }
+    }
+
+    // ---- reading -------------------------------------------------------------------------
+
+    pub(super) async fn read(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        self.store.get(id).await.map_err(|e| Error::store("reading a session failed", e))
+    }
+
+    /// An attached, live session, without taking a turn.
+    pub(super) async fn peek(&self, id: &SessionId) -> Result<Option<Record>> {
+        let Some(client) = self.slots.client_of(id) else { return Ok(None) };
+        let Some(stored) = self.read(id).await? else { return Ok(None) };
+        // Looked at after the read: a session that was rotated or ended meanwhile is not served
+        // under its old id.
+        let Some(current) = self.slots.current(&client).filter(|c| c.session_id == *id) else {
+            return Ok(None);
+        };
+        Ok(match codec::decode(id, &client, current.generation, &stored, now_ms()) {
+            Decoded::Live(record) => Some(record),
+            Decoded::Expired | Decoded::Corrupt(_) => None,
+        })
+    }
+
+    /// Reads the slot's session; one that turns out to have ended is ended here.
+    async fn current(&self, slot: &SlotRef<'_>) -> Result<Option<Record>> {
+        let Some(current) = self.slots.current(&slot.client) else { return Ok(None) };
+        let id = current.session_id;
+        let Some(stored) = self.read(&id).await? else {
+            self.end(slot, DestroyReason::External);
+            return Ok(None);
+        };
+        if stored.client_id.is_some_and(|owner| owner != slot.client) {
+            self.end(slot, DestroyReason::External);
+            return Ok(None);
+        }
+        match codec::decode(&id, &slot.client, current.generation, &stored, now_ms()) {
+            Decoded::Live(record) => {
+                self.map(slot, &record);
+                Ok(Some(record))
+            }
+            Decoded::Expired => {
+                self.remove(&id).await?;
+                self.end(slot, DestroyReason::Expired);
+                Ok(None)
+            }
+            Decoded::Corrupt(error) => {
+                self.drop_corrupt(&id, &error).await?;
+                self.end(slot, DestroyReason::Corrupt);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The client's session, attached if only the store knows of it yet.
+    async fn current_or_stored(&self, slot: &SlotRef<'_>) -> Result<Option<Record>> {
+        if let Some(record) = self.current(slot).await? {
+            return Ok(Some(record));
+        }
+        let found = self.store.find_by_client(&slot.client).await;
+        match found.map_err(|e| Error::store("looking for a client's session failed", e))? {
+            Some(id) => self.attach(slot, &id).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn live_record(&self, client: ClientId) -> Result<Option<Record>> {
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        self.current_or_stored(&slot).await
+    }
+
+    pub(super) async fn load(&self, id: SessionId, hint: Option<ClientId>) -> Result<Loaded> {
+        let superseded = || hint.is_some_and(|hint| self.slots.known(&hint).is_some());
+        let missing = |superseded| Ok(Loaded::Missing { superseded });
+        let owner = match self.slots.client_of(&id) {
+            Some(owner) => owner,
+            None => match self.read(&id).await? {
+                Some(stored) => match stored.client_id.or(hint) {
+                    Some(owner) => owner,
+                    None => return missing(false),
+                },
+                None => return missing(superseded()),
+            },
+        };
+        let slot = self.slots.slot(&owner);
+        let _turn = slot.op.lock().await;
+        let current = self.slots.current(&owner);
+        let record = if current.is_some_and(|current| current.session_id == id) {
+            self.current(&slot).await?
+        } else {
+            self.attach(&slot, &id).await?
+        };
+        match record {
+            Some(record) if record.session_id == id => Ok(Loaded::Found(record)),
+            _ => missing(superseded()),
+        }
+    }
+
+    // ---- attaching -----------------------------------------------------------------------
+
+    /// Makes a stored session its client's current one, unless the client has a newer one. The
+    /// result is the client's session then.
+    ///
+    /// Two records of one client are what a process leaves that dies between writing a session's
+    /// new record and removing the old one.
+    async fn attach(&self, slot: &SlotRef<'_>, id: &SessionId) -> Result<Option<Record>> {
+        let Some(offered) = self.stored_record(slot, id).await? else {
+            return self.current(slot).await;
+        };
+        let mut rival = self.current(slot).await?;
+        if rival.is_none() {
+            let found = self.store.find_by_client(&slot.client).await;
+            let found = found.map_err(|e| Error::store("looking for a client's session failed", e));
+            if let Some(other) = found?.filter(|other| other != id) {
+                rival = self.stored_record(slot, &other).await?;
+            }
+        }
+        let winner = match rival {
+            Some(rival) if newer(&rival, &offered) => {
+                self.remove(id).await?;
+                rival
+            }
+            Some(rival) => {
+                self.remove(&rival.session_id).await?;
+                offered
+            }
+            None => offered,
+        };
+        let before = self.slots.current(&slot.client);
+        if before.is_none_or(|before| before.session_id != winner.session_id) {
+            if before.is_some_and(|before| before.generation != winner.generation) {
+                self.end(slot, DestroyReason::Replaced);
+            }
+            self.map(slot, &winner);
+            self.tell_set(&winner, false, true, None);
+        }
+        Ok(Some(winner))
+    }
+
+    /// A live record in the store that may be this client's. Dead ones are removed.
+    async fn stored_record(&self, slot: &SlotRef<'_>, id: &SessionId) -> Result<Option<Record>> {
+        let Some(stored) = self.read(id).await? else { return Ok(None) };
+        if stored.client_id.is_some_and(|owner| owner != slot.client) {
+            return Ok(None);
+        }
+        match codec::decode(id, &slot.client, Generation::random(), &stored, now_ms()) {
+            Decoded::Live(record) => Ok(Some(record)),
+            Decoded::Expired => {
+                self.remove(id).await?;
+                Ok(None)
+            }
+            Decoded::Corrupt(error) => {
+                self.drop_corrupt(id, &error).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    // ---- writing -------------------------------------------------------------------------
+
+    pub(super) async fn create(&self, create: Create) -> Result<Created> {
+        let slot = self.slots.slot(&create.client);
+        let _turn = slot.op.lock().await;
+        let existing = self.current_or_stored(&slot).await?;
+        if let Some(existing) = &existing
+            && existing.age <= create.since.min(JOIN_LIMIT) + JOIN_GRACE
+        {
+            return Ok(Created::Exists(existing.clone()));
+        }
+        let ttl = self.config.lifetime.ttl(create.max_age.validate()?, Duration::ZERO);
+        let record = Record {
+            session_id: SessionId::generate(),
+            client_id: create.client,
+            generation: Generation::random(),
+            version: 1,
+            data: create.data,
+            max_age: create.max_age,
+            age: Duration::ZERO,
+            ttl,
+            remaining: ttl,
+        };
+        // The new record first: a crash in between leaves two, and the newer one wins.
+        self.write(&record).await?;
+        if let Some(existing) = &existing {
+            self.remove_late(&existing.session_id).await;
+            self.end(&slot, DestroyReason::Replaced);
+        }
+        self.map(&slot, &record);
+        self.tell_set(&record, true, true, None);
+        Ok(Created::New(record))
+    }
+
+    pub(super) async fn commit(&self, commit: Commit) -> Result<Committed> {
+        let slot = self.slots.slot(&commit.client);
+        let _turn = slot.op.lock().await;
+        let Some(old) = self.current(&slot).await? else { return Ok(Committed::Ended) };
+        if old.generation != commit.generation {
+            return Ok(Committed::Ended);
+        }
+        if commit.lease.is_some_and(|lease| !slot.lease.owns(lease)) {
+            return Ok(Committed::LeaseLost);
+        }
+        if commit.version.is_some_and(|version| version != old.version) {
+            return Ok(Committed::Conflict(old));
+        }
+        let ttl = self.config.lifetime.ttl(commit.max_age.validate()?, old.age);
+        if ttl.is_zero() {
+            self.remove(&old.session_id).await?;
+            self.end(&slot, DestroyReason::Expired);
+            return Ok(Committed::Ended);
+        }
+        let id = if commit.rotate { SessionId::generate() } else { old.session_id };
+        let record = Record {
+            session_id: id,
+            version: old.version.wrapping_add(1),
+            data: commit.data,
+            max_age: commit.max_age,
+            ttl,
+            remaining: ttl,
+            ..old
+        };
+        self.write(&record).await?;
+        if commit.rotate {
+            self.remove_late(&old.session_id).await;
+        }
+        self.map(&slot, &record);
+        let previous = commit.rotate.then_some(old.session_id);
+        self.tell_set(&record, false, commit.rotate, previous);
+        Ok(Committed::Done(record))
+    }
+
+    pub(super) async fn touch(
+        &self,
+        client: ClientId,
+        generation: Generation,
+    ) -> Result<Option<Record>> {
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        let Some(mut record) = self.current(&slot).await? else { return Ok(None) };
+        if record.generation != generation {
+            return Ok(None);
+        }
+        let ttl = self.config.lifetime.ttl(record.max_age, record.age);
+        record.ttl = ttl;
+        record.remaining = ttl;
+        let expires_at = now_ms().saturating_add(millis(ttl));
+        let touched = self.store.touch(&record.session_id, expires_at, millis(ttl)).await;
+        if !touched.map_err(|e| Error::store("renewing a session failed", e))? {
+            self.end(&slot, DestroyReason::External);
+            return Ok(None);
+        }
+        self.map(&slot, &record);
+        Ok(Some(record))
+    }
+
+    pub(super) async fn destroy(&self, target: Target) -> Result<bool> {
+        let client = match target {
+            Target::Client(client) | Target::Generation(client, _) => client,
+            Target::Session(id) => match self.slots.client_of(&id) {
+                Some(client) => client,
+                None => match self.read(&id).await?.and_then(|stored| stored.client_id) {
+                    Some(client) => client,
+                    None => return Ok(false),
+                },
+            },
+        };
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        let found = match self.current(&slot).await? {
+            Some(record) => Some(record),
+            // Ending needs no attaching first, which would tell of a session that begins.
+            None => match target {
+                Target::Session(id) => self.stored_record(&slot, &id).await?,
+                Target::Client(_) | Target::Generation(..) => {
+                    let found = self.store.find_by_client(&client).await;
+                    match found.map_err(|e| Error::store("looking for a session failed", e))? {
+                        Some(id) => self.stored_record(&slot, &id).await?,
+                        None => None,
+                    }
+                }
+            },
+        };
+        let Some(record) = found.filter(|record| match target {
+            Target::Client(_) => true,
+            Target::Generation(_, generation) => record.generation == generation,
+            Target::Session(id) => record.session_id == id,
+        }) else {
+            return Ok(false);
+        };
+        self.remove(&record.session_id).await?;
+        self.slots.unmap(&slot);
+        self.tell_end(client, record.session_id, Some(record.generation), DestroyReason::Destroyed);
+        Ok(true)
+    }
+
+    async fn write(&self, record: &Record) -> Result<()> {
+        let stored = codec::encode(record, self.config.max_payload, now_ms())?;
+        let written = self.store.set(&record.session_id, stored).await;
+        written.map(|_| ()).map_err(|e| Error::store("writing a session failed", e))
+    }
+
+    async fn remove(&self, id: &SessionId) -> Result<()> {
+        let removed = self.store.destroy(id).await;
+        removed.map(|_| ()).map_err(|e| Error::store("removing a session failed", e))
+    }
+
+    /// Removes a record that is already superseded: a failure leaves one that loses against the
+    /// newer one whenever its id is presented, and that expires.
+    async fn remove_late(&self, id: &SessionId) {
+        if let Err(error) = self.remove(id).await {
+            tracing::warn!(%error, "a superseded session stays in the store until it expires");
+        }
+    }
+
+    async fn drop_corrupt(&self, id: &SessionId, error: &Error) -> Result<()> {
+        tracing::warn!(session = ?id, %error, "a stored session is unreadable and ends");
+        self.remove(id).await
+    }
+
+    // ---- mapping and telling -------------------------------------------------------------
+
+    fn map(&self, slot: &SlotRef<'_>, record: &Record) {
+        if let Some(deadline) = self.slots.map(slot, record) {
+            self.deadlines.push(deadline, slot.client);
+        }
+    }
+
+    /// Unmaps the client's session and tells its end.
+    fn end(&self, slot: &SlotRef<'_>, reason: DestroyReason) {
+        if let Some(Current { session_id, generation, .. }) = self.slots.unmap(slot) {
+            self.tell_end(slot.client, session_id, Some(generation), reason);
+        }
+    }
+
+    fn tell(&self, event: SessionEvent, generation: Option<Generation>) {
+        // An error says that nobody listens.
+        let _ = self.events.send(BackendEvent { event, generation });
+    }
+
+    fn tell_set(&self, record: &Record, is_new: bool, is_init: bool, previous: Option<SessionId>) {
+        let node = self.config.node.clone();
+        let mut event = SessionSet::new(record.client_id, record.session_id, is_new, is_init, node);
+        event.previous_id = previous;
+        self.tell(SessionEvent::Set(event), Some(record.generation));
+    }
+
+    fn tell_end(
+        &self,
+        client: ClientId,
+        id: SessionId,
+        generation: Option<Generation>,
+        reason: DestroyReason,
+    ) {
+        let event = SessionDestroy::new(client, id, reason, self.config.node.clone());
+        self.tell(SessionEvent::Destroy(event), generation);
+    }
+
+    pub(super) fn tell_cleanup(&self, cleared: u64) {
+        self.tell(SessionEvent::Cleanup(Cleanup::new(cleared, self.config.node.clone())), None);
+    }
+
+    pub(super) async fn notify_set(&self, id: SessionId, is_new: bool) -> Result<()> {
+        let Some(client) = self.slots.client_of(&id) else { return Ok(()) };
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        // Reading also learns a new expiry, and ends what the change has ended.
+        if let Some(record) = self.current(&slot).await?
+            && record.session_id == id
+        {
+            self.tell_set(&record, is_new, false, None);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn notify_destroy(&self, id: SessionId) -> Result<()> {
+        let Some(client) = self.slots.client_of(&id) else { return Ok(()) };
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        if self.slots.current(&client).is_some_and(|current| current.session_id == id) {
+            self.end(&slot, DestroyReason::External);
+        }
+        Ok(())
+    }
+
+    // ---- ends in time, and cleanup -------------------------------------------------------
+
+    /// Tells the end of each attached session when its time is over. Runs for ever.
+    pub(super) async fn tell_ends(&self) {
+        loop {
+            let due = self.deadlines.due(ENDS_AT_ONCE).await;
+            let now = Instant::now();
+            let ends =
+                due.into_iter().filter_map(|(at, client)| match self.slots.due(&client, at, now) {
+                    Due::Stale => None,
+                    Due::Later(later) => {
+                        self.deadlines.push(later, client);
+                        None
+                    }
+                    Due::Now => Some(self.end_due(client)),
+                });
+            futures_util::future::join_all(ends).await;
+        }
+    }
+
+    async fn end_due(&self, client: ClientId) {
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        // Reading ends it if it is over, and queues it again if it was renewed.
+        if let Err(error) = self.current(&slot).await {
+            tracing::warn!(%error, "a session's end could not be done yet");
+            let again = Instant::now() + END_RETRY;
+            if self.slots.requeue(&client, again) {
+                self.deadlines.push(again, client);
+            }
+        }
+    }
+
+    pub(super) async fn can_list(&self) -> Result<bool> {
+        let page = self.store.list(None, 1).await;
+        page.map(|page| page.is_some()).map_err(|e| Error::store("listing sessions failed", e))
+    }
+
+    pub(super) async fn cleanup(&self) -> Result<u64> {
+        let mut cleared = 0;
+        let mut after = None;
+        loop {
+            let page = self.store.list(after.as_ref(), PAGE).await;
+            let page = page.map_err(|e| Error::store("listing sessions failed", e))?;
+            let Some(page) = page else {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "cleanup needs a store that implements `list`",
+                ));
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            for entry in &page {
+                if entry.expires_at <= now_ms() && self.clear_expired(&entry.id).await? {
+                    cleared += 1;
+                }
+            }
+        }
+        let optimized = self.store.optimize(cleared).await;
+        optimized.map_err(|e| Error::store("optimizing the store failed", e))?;
+        self.tell_cleanup(cleared);
+        Ok(cleared)
+    }
+
+    /// Removes a record if it still is expired: it may have been renewed since it was listed.
+    async fn clear_expired(&self, id: &SessionId) -> Result<bool> {
+        let attached = self.slots.client_of(id);
+        let Some(stored) = self.read(id).await? else {
+            // A store need not serve what is expired, but it has it until it is destroyed.
+            return match attached {
+                None => self
+                    .store
+                    .destroy(id)
+                    .await
+                    .map_err(|e| Error::store("removing an expired session failed", e)),
+                Some(client) => self.clear_attached(client, id).await,
+            };
+        };
+        match attached.or(stored.client_id) {
+            Some(client) => self.clear_attached(client, id).await,
+            None if stored.expires_at <= now_ms() => {
+                self.remove(id).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn clear_attached(&self, client: ClientId, id: &SessionId) -> Result<bool> {
+        let slot = self.slots.slot(&client);
+        let _turn = slot.op.lock().await;
+        let current = self.slots.current(&client);
+        if let Some(stored) = self.read(id).await?
+            && stored.expires_at > now_ms()
+        {
+            return Ok(false);
+        }
+        let removed = self.store.destroy(id).await;
+        let removed = removed.map_err(|e| Error::store("removing an expired session failed", e))?;
+        if !removed {
+            return Ok(false);
+        }
+        if current.is_some_and(|current| current.session_id == *id) {
+            self.end(&slot, DestroyReason::Expired);
+        } else {
+            self.tell_end(client, *id, None, DestroyReason::Expired);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether `a` is the later state of one session, or the later session of one client.
+fn newer(a: &Record, b: &Record) -> bool {
+    if a.generation == b.generation { a.version > b.version } else { a.age < b.age }
+}

@@ -1,0 +1,200 @@
+//! The mapping between clients and sessions, and what hangs on each client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::lease::LeaseQueue;
+use crate::backend::Known;
+use crate::session::{ClientId, Generation, Record, SessionId};
+
+/// What belongs to one client.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) client: ClientId,
+    /// Held over the store's work: the changes of one client happen one after the other, and
+    /// their events in that order.
+    pub(super) op: tokio::sync::Mutex<()>,
+    pub(super) lease: LeaseQueue,
+    pub(super) watchers: AtomicUsize,
+}
+
+/// A client's live session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Current {
+    pub(super) session_id: SessionId,
+    pub(super) generation: Generation,
+    pub(super) created: Instant,
+    pub(super) deadline: Instant,
+    /// The entry of the deadline queue that is this session's; others are stale.
+    pub(super) queued: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slot: Arc<Slot>,
+    current: Option<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    clients: HashMap<ClientId, Entry>,
+    sessions: HashMap<SessionId, ClientId>,
+}
+
+/// All clients with a live session, a lease, a watcher or an operation under way.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    maps: Mutex<Maps>,
+}
+
+impl Slots {
+    fn lock(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client's slot, made if absent, and dropped with the last use of an idle one.
+    pub(super) fn slot(&self, client: &ClientId) -> SlotRef<'_> {
+        let mut maps = self.lock();
+        let entry = maps.clients.entry(*client).or_insert_with(|| Entry {
+            slot: Arc::new(Slot {
+                client: *client,
+                op: tokio::sync::Mutex::new(()),
+                lease: LeaseQueue::default(),
+                watchers: AtomicUsize::new(0),
+            }),
+            current: None,
+        });
+        SlotRef { slots: self, slot: Some(entry.slot.clone()) }
+    }
+
+    pub(super) fn current(&self, client: &ClientId) -> Option<Current> {
+        self.lock().clients.get(client).and_then(|entry| entry.current)
+    }
+
+    pub(super) fn client_of(&self, session: &SessionId) -> Option<ClientId> {
+        self.lock().sessions.get(session).copied()
+    }
+
+    pub(super) fn known(&self, client: &ClientId) -> Option<Known> {
+        self.current(client).filter(|current| current.deadline > Instant::now()).map(|current| {
+            Known {
+                session_id: current.session_id,
+                generation: current.generation,
+                created: current.created,
+            }
+        })
+    }
+
+    /// Maps the slot's client to this record's session, and returns the deadline to queue if the
+    /// queued one comes too late.
+    pub(super) fn map(&self, slot: &SlotRef<'_>, record: &Record) -> Option<Instant> {
+        let now = Instant::now();
+        let deadline = now + record.remaining;
+        let mut maps = self.lock();
+        let maps = &mut *maps;
+        let entry = maps.clients.get_mut(&slot.client)?;
+        if let Some(old) = entry.current
+            && old.session_id != record.session_id
+        {
+            maps.sessions.remove(&old.session_id);
+        }
+        let same = entry.current.filter(|old| old.generation == record.generation);
+        let queued = same.and_then(|old| old.queued).filter(|at| *at <= deadline);
+        entry.current = Some(Current {
+            session_id: record.session_id,
+            generation: record.generation,
+            created: same
+                .map_or_else(|| now.checked_sub(record.age).unwrap_or(now), |old| old.created),
+            deadline,
+            queued: Some(queued.unwrap_or(deadline)),
+        });
+        maps.sessions.insert(record.session_id, slot.client);
+        queued.is_none().then_some(deadline)
+    }
+
+    /// Ends the mapping of the slot's client and returns what it was.
+    pub(super) fn unmap(&self, slot: &SlotRef<'_>) -> Option<Current> {
+        let mut maps = self.lock();
+        let maps = &mut *maps;
+        let current = maps.clients.get_mut(&slot.client)?.current.take()?;
+        maps.sessions.remove(&current.session_id);
+        Some(current)
+    }
+
+    /// What to do about an entry of the deadline queue.
+    pub(super) fn due(&self, client: &ClientId, at: Instant, now: Instant) -> Due {
+        let mut maps = self.lock();
+        let current = maps.clients.get_mut(client).and_then(|entry| entry.current.as_mut());
+        match current {
+            Some(current) if current.queued == Some(at) => {
+                if current.deadline > now {
+                    current.queued = Some(current.deadline);
+                    Due::Later(current.deadline)
+                } else {
+                    current.queued = None;
+                    Due::Now
+                }
+            }
+            _ => Due::Stale,
+        }
+    }
+
+    /// Queues a session's end once more.
+    pub(super) fn requeue(&self, client: &ClientId, at: Instant) -> bool {
+        let mut maps = self.lock();
+        match maps.clients.get_mut(client).and_then(|entry| entry.current.as_mut()) {
+            Some(current) if current.queued.is_none() => {
+                current.queued = Some(at);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let maps = self.lock();
+        (maps.clients.len(), maps.sessions.len())
+    }
+}
+
+/// What an entry of the deadline queue means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Stale,
+    Later(Instant),
+    Now,
+}
+
+/// A use of a slot.
+pub(super) struct SlotRef<'a> {
+    slots: &'a Slots,
+    slot: Option<Arc<Slot>>,
+}
+
+impl std::ops::Deref for SlotRef<'_> {
+    type Target = Slot;
+    fn deref(&self) -> &Slot {
+        // Taken in `drop` only.
+        match &self.slot {
+            Some(slot) => slot,
+            None => unreachable!("a slot is there until its use is dropped"),
+        }
+    }
+}
+
+impl Drop for SlotRef<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let mut maps = self.slots.lock();
+        // Two: this one and the table's. New ones come from the table, whose lock is held.
+        let unused = Arc::strong_count(&slot) == 2
+            && slot.watchers.load(Ordering::Relaxed) == 0
+            && slot.lease.is_idle();
+        if unused && maps.clients.get(&slot.client).is_some_and(|entry| entry.current.is_none()) {
+            maps.clients.remove(&slot.client);
+        }
+    }
+}
