@@ -4,11 +4,17 @@
 //! One session for HTTP (axum) and Socket.IO (socketioxide).
 
 pub mod backend;
+pub mod bridge;
 mod error;
 pub mod session;
+pub mod socket;
 pub mod store;
+pub mod web;
 
+pub use bridge::{SessionBridge, SessionContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use session::{
     ClientId, DestroyReason, MaxAge, NodeId, SessionData, SessionEvent, SessionId, generate_uid,
 };
+pub use socket::{SocketSession, bridge_session};
+pub use web::Session;

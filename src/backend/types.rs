@@ -58,6 +58,22 @@ pub struct Create {
     pub since: Duration,
 }
 
+/// A creator joins a session that is at most this much older than its own request.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
+/// However long a request runs, it joins no session older than this (and the grace).
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+
+impl Create {
+    /// Whether a session of this age may come from a request that ran beside one that began
+    /// `since` ago, so that both create one session.
+    ///
+    /// The request's time counts up to 60 seconds, and 5 seconds of grace are added: a browser's
+    /// first requests need not begin in the same moment.
+    pub fn joins(age: Duration, since: Duration) -> bool {
+        age <= since.min(JOIN_LIMIT) + JOIN_GRACE
+    }
+}
+
 /// The result of [`create`](super::Backend::create).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

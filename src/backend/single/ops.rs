@@ -19,10 +19,6 @@ use crate::session::{
 };
 use crate::store::{SessionStore, StoredSession};
 
-/// A creator joins a session that is at most this much older than its own request.
-const JOIN_GRACE: Duration = Duration::from_secs(5);
-/// However long a request runs, it joins no session older than this.
-const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// Ends told side by side: the store may write them in one go.
 const ENDS_AT_ONCE: usize = 64;
 /// When to look again at a session whose end the store failed to do.
@@ -208,7 +204,7 @@ impl<S: SessionStore> Shared<S> {
         let _turn = slot.op.lock().await;
         let existing = self.current_or_stored(&slot).await?;
         if let Some(existing) = &existing
-            && existing.age <= create.since.min(JOIN_LIMIT) + JOIN_GRACE
+            && Create::joins(existing.age, create.since)
         {
             return Ok(Created::Exists(existing.clone()));
         }

@@ -1,0 +1,260 @@
+//! Which sockets belong to which client, and which of its sessions each may see.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::core::SessionBridge;
+use crate::backend::Known;
+use crate::session::{ClientId, Generation, SessionEvent};
+
+/// Clocks that stamp records count milliseconds, ours does not.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
+/// Events that a socket's own handler may fall behind.
+const LISTENER_QUEUE: usize = 64;
+
+/// A way to a socket's client that keeps no socket alive.
+pub(crate) trait SocketSink: Send + Sync + 'static {
+    /// Sends a message.
+    fn emit(&self, name: &str, payload: &Value) -> Result<(), SinkError>;
+    /// Whether the socket still is there.
+    fn is_open(&self) -> bool;
+    /// Disconnects it; `false` if that has to be tried again.
+    fn disconnect(&self) -> bool;
+}
+
+/// Why a message did not go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SinkError {
+    /// The socket's buffer is full.
+    Full,
+    /// The socket is gone.
+    Closed,
+}
+
+/// Which of its client's sessions a socket may see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pairing {
+    /// All.
+    Any,
+    /// Those that are created after `since`: the handshake carried no session cookie of the one
+    /// that was there, and the client cookie alone opens nothing.
+    Later { than: Option<Generation>, since: Instant },
+}
+
+/// A socket of a client.
+pub(crate) struct Attachment {
+    id: u64,
+    client: ClientId,
+    pairing: Pairing,
+    sink: Box<dyn SocketSink>,
+    listeners: Mutex<Vec<mpsc::Sender<SessionEvent>>>,
+}
+
+impl Attachment {
+    pub(crate) fn new(client: ClientId, pairing: Pairing, sink: impl SocketSink) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            client,
+            pairing,
+            sink: Box::new(sink),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn client(&self) -> ClientId {
+        self.client
+    }
+
+    pub(crate) fn sink(&self) -> &dyn SocketSink {
+        &*self.sink
+    }
+
+    /// Whether the socket may see this session of its client.
+    pub(crate) fn admits(&self, generation: Generation, created: Option<Instant>) -> bool {
+        match self.pairing {
+            Pairing::Any => true,
+            Pairing::Later { than, since } => {
+                than != Some(generation)
+                    && created.is_none_or(|created| created + CLOCK_SLACK >= since)
+            }
+        }
+    }
+
+    pub(crate) fn admits_known(&self, known: &Known) -> bool {
+        self.admits(known.generation, Some(known.created))
+    }
+
+    /// A queue of the events that this socket may see. Ends with the attachment.
+    fn listen(&self) -> mpsc::Receiver<SessionEvent> {
+        let (sender, receiver) = mpsc::channel(LISTENER_QUEUE);
+        self.listeners().push(sender);
+        receiver
+    }
+
+    /// Hands an event to the socket's own handlers; returns how many were too slow.
+    pub(super) fn hand(&self, event: &SessionEvent) -> u64 {
+        let mut missed = 0;
+        self.listeners().retain(|listener| match listener.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                missed += 1;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+        missed
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<mpsc::Sender<SessionEvent>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("client", &self.client)
+            .field("pairing", &self.pairing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All sockets of this node, by client.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    clients: Mutex<HashMap<ClientId, Vec<Arc<Attachment>>>>,
+}
+
+impl Attachments {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, Vec<Arc<Attachment>>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, attachment: Arc<Attachment>) {
+        self.lock().entry(attachment.client).or_default().push(attachment);
+    }
+
+    /// `false` if it was not there any more.
+    fn remove(&self, client: &ClientId, id: u64) -> bool {
+        let mut clients = self.lock();
+        let Some(list) = clients.get_mut(client) else { return false };
+        let before = list.len();
+        list.retain(|attachment| attachment.id != id);
+        let removed = list.len() < before;
+        if list.is_empty() {
+            clients.remove(client);
+        }
+        removed
+    }
+
+    /// The client's sockets.
+    pub(super) fn of(&self, client: &ClientId) -> Vec<Arc<Attachment>> {
+        self.lock().get(client).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn clients(&self) -> Vec<ClientId> {
+        self.lock().keys().copied().collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Attachment>> {
+        self.lock().values().flatten().cloned().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().values().map(Vec::len).sum()
+    }
+
+    pub(super) fn clear(&self) {
+        // Outside the lock: dropping an attachment may run code of the socket's.
+        let clients = std::mem::take(&mut *self.lock());
+        drop(clients);
+    }
+}
+
+/// Keeps a socket attached; dropping it detaches the socket.
+#[derive(Debug)]
+pub(crate) struct AttachmentGuard {
+    bridge: SessionBridge,
+    attachment: Arc<Attachment>,
+}
+
+impl AttachmentGuard {
+    pub(crate) fn attachment(&self) -> &Arc<Attachment> {
+        &self.attachment
+    }
+
+    pub(crate) fn bridge(&self) -> &SessionBridge {
+        &self.bridge
+    }
+}
+
+impl Drop for AttachmentGuard {
+    fn drop(&mut self) {
+        self.bridge.detach(&self.attachment);
+    }
+}
+
+impl SessionBridge {
+    /// Attaches a socket. The client has to be watched already; detaching ends that.
+    pub(crate) fn attach_socket(&self, attachment: Attachment) -> AttachmentGuard {
+        let attachment = Arc::new(attachment);
+        self.inner.attachments.add(attachment.clone());
+        self.inner.counters.sockets_attached.add(1);
+        AttachmentGuard { bridge: self.clone(), attachment }
+    }
+
+    /// Detaches a socket, once.
+    pub(super) fn detach(&self, attachment: &Attachment) {
+        if self.inner.attachments.remove(&attachment.client, attachment.id) {
+            self.inner.backend.unwatch(&attachment.client);
+            // Their tasks end, even if one of them keeps the socket and so the attachment.
+            attachment.listeners().clear();
+            self.inner.counters.sockets_detached.add(1);
+        }
+    }
+
+    /// Calls `handler` with each event that the socket may see, until it is detached.
+    pub(crate) fn listen<F, Fut>(&self, attachment: &Attachment, mut handler: F)
+    where
+        F: FnMut(SessionEvent) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let mut events = attachment.listen();
+        let closing = self.inner.closing.clone();
+        self.inner.tasks.spawn(async move {
+            let work = async {
+                while let Some(event) = events.recv().await {
+                    let call = AssertUnwindSafe(async { handler(event).await });
+                    if call.catch_unwind().await.is_err() {
+                        tracing::error!("a socket's session event handler panicked");
+                    }
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = closing.cancelled() => {}
+            }
+        });
+    }
+
+    /// Detaches sockets that are gone although something of the application's keeps them, and
+    /// with them their guard, in memory.
+    pub(super) fn sweep_sockets(&self) {
+        for attachment in self.inner.attachments.all() {
+            if !attachment.sink.is_open() {
+                self.detach(&attachment);
+            }
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Makes a bridge.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::core::SessionBridge;
+use super::options::{
+    OnConflict, OnDestroy, Options, SameSite, Secure, SocketMessages, SocketPairing,
+};
+use crate::backend::single::SingleBackend;
+use crate::backend::{Backend, BackendConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::NodeId;
+use crate::store::{LiveStore, SessionStore};
+
+type Connect =
+    Box<dyn FnOnce(BackendConfig) -> BoxFuture<'static, Result<Arc<dyn Backend>>> + Send>;
+
+/// Collects the options of a [`SessionBridge`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> axum_io_session::Result<()> {
+/// use std::time::Duration;
+/// use axum_io_session::{SessionBridge, store::LiveStore};
+///
+/// let bridge = SessionBridge::builder()
+///     .key("app.sid")
+///     .keys(["a signing key of at least 32 bytes, kept secret"])
+///     .max_age(Duration::from_secs(24 * 60 * 60))
+///     .store(LiveStore::new())
+///     .build()
+///     .await?;
+/// # bridge.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "call `build` to get a bridge"]
+pub struct SessionBridgeBuilder {
+    options: Options,
+    connect: Option<Connect>,
+    node: Option<String>,
+}
+
+impl SessionBridgeBuilder {
+    pub(super) fn new() -> Self {
+        Self { options: Options::default(), connect: None, node: None }
+    }
+
+    /// Name of the session cookie. Default `sid`.
+    ///
+    /// A name that begins with `__Host-` or `__Secure-` makes the cookies Secure, and the build
+    /// fails if another option contradicts the prefix.
+    pub fn key(mut self, name: impl Into<String>) -> Self {
+        self.options.key = name.into();
+        self
+    }
+
+    /// Name of the client cookie. Default `{key}.cid`.
+    #[doc(alias = "clientKey")]
+    pub fn client_key(mut self, name: impl Into<String>) -> Self {
+        self.options.client_key = name.into();
+        self
+    }
+
+    /// Life of the client cookie, 1 second to 400 days (browsers keep none for longer).
+    /// Default 365 days.
+    #[doc(alias = "clientMaxAge")]
+    pub fn client_max_age(mut self, age: Duration) -> Self {
+        self.options.client_max_age = age;
+        self
+    }
+
+    /// Whether each response sends the client cookie anew. Default true.
+    #[doc(alias = "clientAlwaysRoll")]
+    pub fn client_always_roll(mut self, roll: bool) -> Self {
+        self.options.client_always_roll = roll;
+        self
+    }
+
+    /// Time to live of a session since its last write, 1 second to 1 year. Default 30 days.
+    #[doc(alias = "maxAge")]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.options.lifetime.max_age = age;
+        self
+    }
+
+    /// Cap on the whole life of a session, whatever renews it. Default: none.
+    pub fn absolute_max_age(mut self, age: Duration) -> Self {
+        self.options.lifetime.absolute_max_age = Some(age);
+        self
+    }
+
+    /// Every response renews the session, in the store and in the cookie, also if nothing
+    /// changed. Costs a store trip on each request. Default false.
+    pub fn rolling(mut self, rolling: bool) -> Self {
+        self.options.lifetime.rolling = rolling;
+        self
+    }
+
+    /// A response renews the session once less than half of its time is left. Costs a store trip
+    /// on each request. Default false.
+    pub fn renew(mut self, renew: bool) -> Self {
+        self.options.lifetime.renew = renew;
+        self
+    }
+
+    /// Whether cookies are signed. Default true. Without signatures whoever guesses or learns
+    /// an id can use it from anywhere; the build warns.
+    pub fn signed(mut self, signed: bool) -> Self {
+        self.options.signed = signed;
+        self
+    }
+
+    /// Signing keys, each at least 32 random bytes: the first signs, all verify, and a cookie
+    /// signed by a later one is issued anew. To rotate keys put the new one in front.
+    ///
+    /// Default: a random key, with a warning: all sessions are lost at a restart.
+    #[doc(alias = "app.keys")]
+    pub fn keys<K: AsRef<[u8]>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.options.keys = keys.into_iter().map(|key| key.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// Accepts keys that are shorter than 32 bytes, with a warning. Default false.
+    pub fn allow_weak_keys(mut self, allow: bool) -> Self {
+        self.options.allow_weak_keys = allow;
+        self
+    }
+
+    /// `SameSite` of both cookies. Default [`SameSite::Lax`].
+    #[doc(alias = "sameSite")]
+    pub fn same_site(mut self, same_site: SameSite) -> Self {
+        self.options.same_site = same_site;
+        self
+    }
+
+    /// `HttpOnly` of both cookies. Default true.
+    #[doc(alias = "httpOnly")]
+    pub fn http_only(mut self, http_only: bool) -> Self {
+        self.options.http_only = http_only;
+        self
+    }
+
+    /// `Secure` of both cookies. Default [`Secure::Auto`].
+    pub fn secure(mut self, secure: Secure) -> Self {
+        self.options.secure = secure;
+        self
+    }
+
+    /// Believe `X-Forwarded-Proto`: set it only behind a proxy that sets or drops this header
+    /// itself. Default false.
+    pub fn trust_proxy(mut self, trust: bool) -> Self {
+        self.options.trust_proxy = trust;
+        self
+    }
+
+    /// `Domain` of both cookies. Default: none, this host only.
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.options.domain = Some(domain.into());
+        self
+    }
+
+    /// `Path` of both cookies. Default `/`.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.options.path = path.into();
+        self
+    }
+
+    /// Removes expired sessions now and then. Default false. Needs a store that can list.
+    #[doc(alias = "autoCleanup")]
+    pub fn auto_cleanup(mut self, on: bool) -> Self {
+        self.options.auto_cleanup = on;
+        self
+    }
+
+    /// Time between two cleanups, 1 minute to 1 day. Default: a quarter of `max_age`, within
+    /// that range.
+    #[doc(alias = "autoCleanupMs")]
+    pub fn auto_cleanup_interval(mut self, interval: Duration) -> Self {
+        self.options.auto_cleanup_interval = Some(interval);
+        self
+    }
+
+    /// Limit on a session's JSON text in bytes, 2 to 1 GiB. Default 1 MiB.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.options.max_payload = bytes;
+        self
+    }
+
+    /// Length of the lease that `with_session` and `update` hold, 100 ms to 10 minutes. It is
+    /// renewed at a third while a handler runs: it limits how long a dead node blocks others,
+    /// not how long a handler may take. Default 10 seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease;
+        self
+    }
+
+    /// How long `with_session` and `update` wait for their turn, 1 ms to 10 minutes.
+    /// Default 10 seconds.
+    pub fn wait_limit(mut self, limit: Duration) -> Self {
+        self.options.wait_limit = limit;
+        self
+    }
+
+    /// How long one handler may hold a session, 100 ms to 1 day. After that its lease is not
+    /// renewed any more, its token is cancelled, and its write is refused. Default 10 minutes.
+    pub fn max_hold(mut self, limit: Duration) -> Self {
+        self.options.max_hold = limit;
+        self
+    }
+
+    /// How many callers may wait for one session; the next gets
+    /// [`Busy`](crate::ErrorKind::Busy). Default 1024.
+    pub fn lease_queue_limit(mut self, limit: usize) -> Self {
+        self.options.lease_queue_limit = limit;
+        self
+    }
+
+    /// What a commit does about another writer. Default [`OnConflict::Merge`].
+    pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
+        self.options.on_conflict = on_conflict;
+        self
+    }
+
+    /// Which sessions a socket may see. Default [`SocketPairing::Session`].
+    pub fn socket_pairing(mut self, pairing: SocketPairing) -> Self {
+        self.options.socket_pairing = pairing;
+        self
+    }
+
+    /// What happens to sockets when their session ends. Default [`OnDestroy::Notify`].
+    pub fn on_destroy(mut self, on_destroy: OnDestroy) -> Self {
+        self.options.on_destroy = on_destroy;
+        self
+    }
+
+    /// Names and content of the messages to a session's own sockets.
+    pub fn messages(mut self, messages: SocketMessages) -> Self {
+        self.options.messages = messages;
+        self
+    }
+
+    /// How many events a slow listener may fall behind before it is told that it missed some,
+    /// 16 to 1,048,576. Default 4096.
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.options.event_capacity = events;
+        self
+    }
+
+    /// The name of this node in events. Default: a random UUID.
+    pub fn node_id(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// Where sessions are kept. Default: a [`LiveStore`].
+    pub fn store(self, store: impl SessionStore) -> Self {
+        self.backend(|config| async move {
+            Ok(Arc::new(SingleBackend::new(store, config)) as Arc<dyn Backend>)
+        })
+    }
+
+    /// A backend of your own, made from what the options say.
+    pub fn backend<F, Fut>(mut self, connect: F) -> Self
+    where
+        F: FnOnce(BackendConfig) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
+    {
+        self.connect = Some(Box::new(|config| Box::pin(connect(config))));
+        self
+    }
+
+    /// Checks the options and starts the bridge.
+    ///
+    /// Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](ErrorKind::InvalidOption) with the option's name, its value and the
+    /// range, or the backend's own error.
+    pub async fn build(mut self) -> Result<SessionBridge> {
+        if let Some(name) = &self.node {
+            self.options.node = NodeId::new(name)?;
+        }
+        let mut options = self.options.settle()?;
+        if !options.signed {
+            tracing::warn!("cookies are not signed: whoever learns an id can use it");
+        } else if options.keys.is_empty() {
+            tracing::warn!(
+                "no signing keys are given: a random one is used, and all sessions are lost at a restart"
+            );
+            options.keys.push(cookie::Key::generate().master().to_vec());
+        } else if options.keys.iter().any(|key| key.len() < 32) {
+            tracing::warn!("a signing key is shorter than 32 bytes: do not use it in production");
+        }
+        let config = BackendConfig {
+            node: options.node.clone(),
+            lifetime: options.lifetime,
+            lease: options.lease,
+            lease_queue_limit: options.lease_queue_limit,
+            max_payload: options.max_payload,
+            event_capacity: options.event_capacity,
+        };
+        let backend = match self.connect {
+            Some(connect) => connect(config).await?,
+            None => Arc::new(SingleBackend::new(LiveStore::new(), config)),
+        };
+        let auto_cleanup = options.auto_cleanup;
+        if auto_cleanup && !backend.can_clean_up().await? {
+            backend.shutdown().await;
+            return Err(Error::new(
+                ErrorKind::InvalidOption,
+                "`auto_cleanup` is on; it must be off, or the store has to implement `list`",
+            ));
+        }
+        let bridge = SessionBridge::start(backend, options);
+        if auto_cleanup {
+            bridge.start_auto_cleanup(None).await?;
+        }
+        Ok(bridge)
+    }
+}
+
+impl fmt::Debug for SessionBridgeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.options.fmt(f)
+    }
+}

@@ -1,0 +1,44 @@
+//! What a request's cookies say, for whoever needs it later in the request or socket.
+
+use std::fmt;
+
+use super::core::SessionBridge;
+use crate::session::{ClientId, SessionId};
+
+/// What the session layer learned from a request's cookies: verified, but not yet looked up.
+///
+/// The layer puts it into the request's extensions, where a socket's
+/// [`attach`](crate::socket::attach) middleware finds it. It is small, because Socket.IO keeps
+/// the handshake's request as long as the connection.
+#[derive(Clone)]
+pub struct Handshake {
+    pub(crate) bridge: SessionBridge,
+    pub(crate) client: ClientId,
+    pub(crate) presented: Option<SessionId>,
+}
+
+impl Handshake {
+    /// The client: from its cookie, or new with this very request.
+    pub fn client_id(&self) -> ClientId {
+        self.client
+    }
+
+    /// The id in the session cookie, whether or not there is such a session.
+    pub fn presented_session(&self) -> Option<SessionId> {
+        self.presented
+    }
+
+    /// The bridge whose layer the request passed.
+    pub fn bridge(&self) -> &SessionBridge {
+        &self.bridge
+    }
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("client", &self.client)
+            .field("presented", &self.presented)
+            .finish_non_exhaustive()
+    }
+}

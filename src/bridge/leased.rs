@@ -1,0 +1,277 @@
+//! `with_session`: one writer at a time, over all sockets, updates and nodes.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::context::SessionContext;
+use super::core::SessionBridge;
+use super::unit::Unit;
+use crate::backend::{LeaseToken, Loaded, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{ClientId, Record, SessionId};
+
+/// How often a long handler's socket is looked at.
+const SOCKET_CHECK: Duration = Duration::from_millis(100);
+
+tokio::task_local! {
+    /// The clients whose lease this task holds, innermost first.
+    static HELD: Arc<Holds>;
+}
+
+struct Holds {
+    client: ClientId,
+    outer: Option<Arc<Holds>>,
+}
+
+fn holds(client: &ClientId) -> bool {
+    HELD.try_with(|innermost| {
+        std::iter::successors(Some(innermost), |held| held.outer.as_ref())
+            .any(|held| held.client == *client)
+    })
+    .unwrap_or(false)
+}
+
+/// A held lease; dropping it gives it back.
+pub(super) struct Held<'a> {
+    bridge: &'a SessionBridge,
+    client: ClientId,
+    lease: LeaseToken,
+    length: Duration,
+    record: Option<Record>,
+}
+
+impl<'a> Held<'a> {
+    /// Waits for the client's lease and reads its session.
+    pub(super) async fn acquire(bridge: &'a SessionBridge, client: ClientId) -> Result<Self> {
+        if holds(&client) {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "use the context that the running handler has",
+            ));
+        }
+        let wait = bridge.options().wait_limit;
+        let acquired = bridge.backend().acquire(&client, wait).await.inspect_err(|error| {
+            if error.kind() == ErrorKind::WaitTimeout {
+                bridge.counters().lease_timeouts.add(1);
+            }
+        })?;
+        bridge.counters().leases.add(1);
+        Ok(Self {
+            bridge,
+            client,
+            lease: acquired.lease,
+            length: acquired.length,
+            record: acquired.record,
+        })
+    }
+
+    pub(super) fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    pub(super) fn lease(&self) -> LeaseToken {
+        self.lease
+    }
+
+    /// Runs `work`, renewing the lease at each third, until it is done or its socket is gone.
+    /// When the lease is lost `lost` is cancelled, and the work may end in its own way.
+    async fn run<T>(
+        &self,
+        lost: &CancellationToken,
+        connected: Option<&(dyn Fn() -> bool + Send + Sync)>,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let mut renewed = begun;
+        let mut work = std::pin::pin!(work);
+        loop {
+            let renewal = async {
+                if lost.is_cancelled() {
+                    return std::future::pending().await;
+                }
+                tokio::time::sleep_until(renewed + self.length / 3).await;
+            };
+            let check = async {
+                match connected {
+                    Some(_) => tokio::time::sleep(SOCKET_CHECK).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                result = &mut work => return Ok(result),
+                () = renewal => {
+                    let in_time = begun.elapsed() < self.bridge.options().max_hold;
+                    match in_time {
+                        true => match self.bridge.backend().renew(&self.client, self.lease).await {
+                            Ok(true) => renewed = Instant::now(),
+                            Ok(false) => lost.cancel(),
+                            // Perhaps the next try comes in time; if not, the commit says so.
+                            Err(_) if renewed.elapsed() < self.length => {
+                                renewed += self.length / 3;
+                            }
+                            Err(_) => lost.cancel(),
+                        },
+                        false => lost.cancel(),
+                    }
+                }
+                () = check => {
+                    if connected.is_some_and(|connected| !connected()) {
+                        return Err(disconnected());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.bridge.backend().release(&self.client, self.lease);
+    }
+}
+
+fn disconnected() -> Error {
+    Error::new(ErrorKind::Disconnected, "its handler was stopped and nothing was written")
+}
+
+/// Whose session a handler wants, and on which conditions.
+pub(crate) struct Call<'a> {
+    pub(crate) client: ClientId,
+    /// Whether this session of the client may be used.
+    pub(crate) admits: &'a (dyn Fn(&Record) -> bool + Send + Sync),
+    /// Whether the socket that called still is there.
+    pub(crate) connected: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
+}
+
+/// What came of a call: the handler's own result is kept apart from ours.
+pub(crate) enum Ran<T> {
+    Done(T),
+    Missing,
+}
+
+impl SessionBridge {
+    /// Runs a handler under the lease and writes what it left, if `keep` says so.
+    pub(crate) async fn run_leased<F, Fut>(
+        &self,
+        call: Call<'_>,
+        handler: F,
+        keep: impl FnOnce(&Fut::Output) -> bool,
+    ) -> Result<Ran<Fut::Output>>
+    where
+        F: FnOnce(SessionContext) -> Fut,
+        Fut: Future,
+    {
+        let held = Held::acquire(self, call.client).await?;
+        let Some(record) = held.record.as_ref().filter(|record| (call.admits)(record)) else {
+            return Ok(Ran::Missing);
+        };
+        let lost = CancellationToken::new();
+        let context = SessionContext::new(record, lost.clone());
+        // Also if the handler panics or is dropped: what it kept is worth nothing then.
+        let seal = Seal(&context, self);
+        let outer = HELD.try_with(Arc::clone).ok();
+        let holds = Arc::new(Holds { client: call.client, outer });
+        let work = HELD.scope(holds, async { handler(context.clone()).await });
+        let result = held.run(&lost, call.connected, work).await?;
+        if call.connected.is_some_and(|connected| !connected()) {
+            return Err(disconnected());
+        }
+        std::mem::forget(seal);
+        let left = context.seal();
+        if !keep(&result) {
+            self.counters().handlers_discarded.add(1);
+            return Ok(Ran::Done(result));
+        }
+        if left.destroyed {
+            if lost.is_cancelled() {
+                self.counters().leases_lost.add(1);
+                return Err(Error::lease_lost());
+            }
+            let target = Target::Generation(call.client, record.generation);
+            return match self.backend().destroy(target).await? {
+                true => Ok(Ran::Done(result)),
+                false => Err(Error::ended()),
+            };
+        }
+        let unit = Unit {
+            data: left.data,
+            max_age: (left.max_age != record.max_age).then_some(left.max_age),
+            ..Unit::new(Some(record.clone()))
+        };
+        let changes = record.data.changes_to(&unit.data);
+        if !changes.is_empty() || unit.max_age.is_some() {
+            let written = self.write(record, &unit, &changes, Some(held.lease())).await;
+            if let Err(error) = written {
+                if error.kind() == ErrorKind::LeaseLost {
+                    self.counters().leases_lost.add(1);
+                }
+                return Err(error);
+            }
+        }
+        Ok(Ran::Done(result))
+    }
+
+    /// Runs `handler` with a session, as its only leased writer.
+    ///
+    /// Calls for one session take turns in the order they came, with those of all sockets and
+    /// `update`s; reads and other sessions are not held up. What the handler changed is written
+    /// once, when it is done. See [`SessionContext`].
+    ///
+    /// Cancel safe: if the future is dropped nothing is written and the turn passes on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> axum_io_session::Result<()> {
+    /// # use axum_io_session::{SessionBridge, SessionId, ErrorKind};
+    /// # let bridge = SessionBridge::builder().build().await?;
+    /// # let id = SessionId::generate();
+    /// let visits = bridge
+    ///     .with_session(&id, |session| async move {
+    ///         let visits = session.get::<u64>("visits")?.unwrap_or(0) + 1;
+    ///         session.insert("visits", visits)?;
+    ///         axum_io_session::Result::Ok(visits)
+    ///     })
+    ///     .await;
+    /// # assert_eq!(visits.unwrap_err().kind(), ErrorKind::SessionMissing);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionMissing`](ErrorKind::SessionMissing) if there is no such session,
+    /// [`Reentrant`](ErrorKind::Reentrant) inside a handler of the same session,
+    /// [`WaitTimeout`](ErrorKind::WaitTimeout) or [`Busy`](ErrorKind::Busy) if the turn did not
+    /// come, [`SessionEnded`](ErrorKind::SessionEnded) or [`LeaseLost`](ErrorKind::LeaseLost) if
+    /// the changes came too late, and those of the store.
+    pub async fn with_session<F, Fut, R>(&self, session: &SessionId, handler: F) -> Result<R>
+    where
+        F: FnOnce(SessionContext) -> Fut,
+        Fut: Future<Output = R>,
+    {
+        let record = match self.backend().load(session, None).await? {
+            Loaded::Found(record) => record,
+            Loaded::Missing { .. } => return Err(Error::missing()),
+        };
+        let same = |now: &Record| now.generation == record.generation;
+        let call = Call { client: record.client_id, admits: &same, connected: None };
+        match self.run_leased(call, handler, |_| true).await? {
+            Ran::Done(result) => Ok(result),
+            Ran::Missing => Err(Error::missing()),
+        }
+    }
+}
+
+/// Seals a context whose handler did not come to its end.
+struct Seal<'a>(&'a SessionContext, &'a SessionBridge);
+
+impl Drop for Seal<'_> {
+    fn drop(&mut self) {
+        self.0.seal();
+        self.1.counters().handlers_discarded.add(1);
+    }
+}

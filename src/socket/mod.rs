@@ -1,0 +1,38 @@
+//! Sessions on sockets: the connect middleware, and methods on every socket.
+//!
+//! Give each namespace the [`attach`] middleware, and sockets have sessions:
+//!
+//! ```
+//! use axum_io_session::socket::{attach, SocketSession as _};
+//! use socketioxide::{SocketIo, extract::{AckSender, SocketRef}, handler::ConnectHandler as _};
+//!
+//! async fn on_connect(socket: SocketRef) {
+//!     socket.on("visits", |socket: SocketRef, ack: AckSender| async move {
+//!         let visits = socket
+//!             .with_session_or(0, |session| async move {
+//!                 session.get::<u64>("visits").ok().flatten().unwrap_or(0)
+//!             })
+//!             .await;
+//!         let _ = ack.send(&visits.unwrap_or_default());
+//!     });
+//! }
+//!
+//! let (layer, io) = SocketIo::new_layer();
+//! io.ns("/", on_connect.with(attach));
+//! # let _ = layer;
+//! ```
+//!
+//! Nothing of this can be half-forgotten: without the middleware, or without the session layer
+//! around Socket.IO, sockets connect and each method is a
+//! [`NotAttached`](crate::ErrorKind::NotAttached) error that says which of the two is missing.
+
+mod attach;
+mod context;
+mod ext;
+mod layers;
+mod sink;
+
+pub use attach::{AttachError, attach};
+pub use context::SocketContext;
+pub use ext::{ClientSession, SocketSession};
+pub use layers::bridge_session;

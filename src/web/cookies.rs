@@ -1,0 +1,300 @@
+//! Reading and writing the two cookies.
+
+use std::time::Duration;
+
+use cookie::time::OffsetDateTime;
+use cookie::{Cookie, CookieBuilder};
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+
+use super::keys::KeyRing;
+use crate::bridge::{Anomaly, Options, SameSite};
+use crate::session::{ClientId, SessionId};
+
+/// Cookies of one name that are looked at: the first that verifies counts, and nobody needs more
+/// tries.
+const CANDIDATES: usize = 32;
+
+/// What a request's cookies say.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Incoming {
+    pub(super) client: Option<Verified<ClientId>>,
+    pub(super) session: Option<Verified<SessionId>>,
+    /// There are session cookies, and none of them is any good.
+    pub(super) bad_session: bool,
+    pub(super) anomalies: Vec<Anomaly>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Verified<T> {
+    pub(super) id: T,
+    /// Signed by a key that is no longer the first.
+    pub(super) stale: bool,
+}
+
+/// Reads and writes the cookies as the options say.
+#[derive(Debug, Clone)]
+pub(super) struct CookieKit {
+    session: KeyRing,
+    client: KeyRing,
+    path: String,
+    domain: Option<String>,
+    http_only: bool,
+    same_site: cookie::SameSite,
+}
+
+impl CookieKit {
+    pub(super) fn new(options: &Options) -> Self {
+        let keys: &[Vec<u8>] = if options.signed { &options.keys } else { &[] };
+        Self {
+            session: KeyRing::new(&options.key, keys),
+            client: KeyRing::new(&options.client_key, keys),
+            path: options.path.clone(),
+            domain: options.domain.clone(),
+            http_only: options.http_only,
+            same_site: match options.same_site {
+                SameSite::Strict => cookie::SameSite::Strict,
+                SameSite::Lax => cookie::SameSite::Lax,
+                SameSite::None => cookie::SameSite::None,
+            },
+        }
+    }
+
+    pub(super) fn read(&self, headers: &HeaderMap) -> Incoming {
+        let mut incoming = Incoming::default();
+        let (client, _) = self.first(headers, &self.client, ClientId::LEN, &mut incoming, |text| {
+            ClientId::parse(text).ok()
+        });
+        incoming.client = client;
+        let (session, seen) =
+            self.first(headers, &self.session, SessionId::LEN, &mut incoming, |text| {
+                SessionId::parse(text).ok()
+            });
+        incoming.session = session;
+        incoming.bad_session = seen && session.is_none();
+        incoming
+    }
+
+    /// The first cookie of this name that verifies and holds an id, and whether there is any
+    /// cookie of this name.
+    fn first<T>(
+        &self,
+        headers: &HeaderMap,
+        ring: &KeyRing,
+        length: usize,
+        incoming: &mut Incoming,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> (Option<Verified<T>>, bool) {
+        let mut seen = false;
+        for value in values(headers, ring.name()).take(CANDIDATES) {
+            seen = true;
+            // Nothing but ASCII of the right length is worth a signature's check.
+            let text = std::str::from_utf8(value)
+                .ok()
+                .filter(|text| text.is_ascii() && text.len() == ring.overhead() + length);
+            match text.and_then(|text| ring.verify(text)) {
+                Some((id, stale)) => match parse(&id) {
+                    Some(id) => return (Some(Verified { id, stale }), seen),
+                    None => incoming.anomalies.push(Anomaly::MalformedId),
+                },
+                // An emptied cookie is what a browser sends that keeps cleared ones for a while.
+                None if value.is_empty() => {}
+                None => incoming.anomalies.push(Anomaly::BadSignature),
+            }
+        }
+        (None, seen)
+    }
+
+    /// Sets the client cookie.
+    pub(super) fn set_client(
+        &self,
+        headers: &mut HeaderMap,
+        id: &ClientId,
+        age: Duration,
+        secure: bool,
+    ) {
+        self.set(headers, &self.client, id.as_str(), Some(age), secure);
+    }
+
+    /// Sets the session cookie; without an age it ends with the browser.
+    pub(super) fn set_session(
+        &self,
+        headers: &mut HeaderMap,
+        id: &SessionId,
+        age: Option<Duration>,
+        secure: bool,
+    ) {
+        self.set(headers, &self.session, id.as_str(), age, secure);
+    }
+
+    /// Clears the session cookie, with the attributes that it was set with.
+    pub(super) fn clear_session(&self, headers: &mut HeaderMap, secure: bool) {
+        let cookie = self
+            .attributes(self.session.name(), String::new(), secure)
+            .max_age(cookie::time::Duration::ZERO)
+            .expires(OffsetDateTime::UNIX_EPOCH);
+        append(headers, &cookie.build());
+    }
+
+    fn set(
+        &self,
+        headers: &mut HeaderMap,
+        ring: &KeyRing,
+        value: &str,
+        age: Option<Duration>,
+        secure: bool,
+    ) {
+        let mut cookie = self.attributes(ring.name(), ring.sign(value), secure);
+        if let Some(age) = age {
+            // Ages are checked to be at most some years.
+            let age = cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::WEEK);
+            cookie = cookie.max_age(age).expires(OffsetDateTime::now_utc() + age);
+        }
+        append(headers, &cookie.build());
+    }
+
+    fn attributes(&self, name: &str, value: String, secure: bool) -> CookieBuilder<'static> {
+        let mut cookie = Cookie::build((name.to_owned(), value))
+            .path(self.path.clone())
+            .http_only(self.http_only)
+            .same_site(self.same_site);
+        if secure {
+            cookie = cookie.secure(true);
+        }
+        match &self.domain {
+            Some(domain) => cookie.domain(domain.clone()),
+            None => cookie,
+        }
+    }
+}
+
+fn append(headers: &mut HeaderMap, cookie: &Cookie<'_>) {
+    // Names, values and attributes were checked to be visible ASCII.
+    if let Ok(value) = HeaderValue::try_from(cookie.to_string()) {
+        headers.append(SET_COOKIE, value);
+    }
+}
+
+/// The values of all cookies of this name, over all `Cookie` headers, as bytes: one foreign
+/// cookie that is no ASCII must not hide ours.
+fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(move |pair| {
+            let pair = pair.trim_ascii();
+            let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+            Some(quoted.unwrap_or(value))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kit() -> CookieKit {
+        let options = Options {
+            key: "app.sid".into(),
+            keys: vec![b"a key of thirty-two bytes or more".to_vec()],
+            ..Options::default()
+        };
+        CookieKit::new(&options.settle().unwrap())
+    }
+
+    fn headers(lines: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
+        }
+        headers
+    }
+
+    fn session_of(kit: &CookieKit, line: &[u8]) -> Option<SessionId> {
+        kit.read(&headers(&[line])).session.map(|session| session.id)
+    }
+
+    #[test]
+    fn what_is_set_is_read_back() {
+        let kit = kit();
+        let (session, client) = (SessionId::generate(), ClientId::generate());
+        let mut set = HeaderMap::new();
+        kit.set_session(&mut set, &session, Some(Duration::from_secs(60)), false);
+        kit.set_client(&mut set, &client, Duration::from_secs(60), false);
+        let sent: Vec<String> = set
+            .get_all(SET_COOKIE)
+            .iter()
+            .map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned())
+            .collect();
+        let incoming = kit.read(&headers(&[sent.join("; ").as_bytes()]));
+        assert_eq!(incoming.session, Some(Verified { id: session, stale: false }));
+        assert_eq!(incoming.client, Some(Verified { id: client, stale: false }));
+        assert!(incoming.anomalies.is_empty());
+    }
+
+    #[test]
+    fn the_first_cookie_that_verifies_counts() {
+        let kit = kit();
+        let (one, two) = (SessionId::generate(), SessionId::generate());
+        let (a, b) = (kit.session.sign(one.as_str()), kit.session.sign(two.as_str()));
+        let line = format!("app.sid=junk; app.sid={a}; app.sid={b}");
+        assert_eq!(session_of(&kit, line.as_bytes()), Some(one));
+    }
+
+    #[test]
+    fn cookies_are_found_between_junk_and_over_several_lines() {
+        let kit = kit();
+        let id = SessionId::generate();
+        let ours = format!("app.sid={}", kit.session.sign(id.as_str()));
+        let mut line = b";;; =x; \xff\xfe=\x80; nameless; xapp.sid=1;app.sid.cid=2; ".to_vec();
+        line.extend(ours.as_bytes());
+        assert_eq!(session_of(&kit, &line), Some(id));
+        let lines = headers(&[b"a=1", ours.as_bytes(), b"b=2"]);
+        assert_eq!(kit.read(&lines).session.map(|session| session.id), Some(id));
+    }
+
+    #[test]
+    fn another_cookies_value_is_refused_and_counted() {
+        let kit = kit();
+        let line = format!("app.sid={}", kit.client.sign(ClientId::generate().as_str()));
+        let incoming = kit.read(&headers(&[line.as_bytes()]));
+        assert_eq!(incoming.session, None);
+        assert!(incoming.bad_session);
+        assert_eq!(incoming.anomalies, [Anomaly::BadSignature]);
+    }
+
+    #[test]
+    fn a_signed_value_that_is_no_id_is_refused() {
+        let kit = kit();
+        let almost = format!("{}*", "A".repeat(42));
+        let line = format!("app.sid={}", kit.session.sign(&almost));
+        let incoming = kit.read(&headers(&[line.as_bytes()]));
+        assert_eq!(incoming.session, None);
+        assert_eq!(incoming.anomalies, [Anomaly::MalformedId]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics_or_is_adopted(bytes in prop::collection::vec(
+            prop_oneof![Just(b';'), Just(b'='), Just(b' '), Just(b'"'), 0x20u8..=0xffu8], 0..200,
+        ), prefixed in any::<bool>()) {
+            let mut line = if prefixed { b"app.sid=".to_vec() } else { Vec::new() };
+            line.extend(bytes.into_iter().filter(|byte| *byte != 0x7f));
+            let incoming = kit().read(&headers(&[&line]));
+            prop_assert!(incoming.session.is_none() && incoming.client.is_none());
+        }
+
+        #[test]
+        fn a_truncated_or_extended_cookie_is_refused(cut in 0usize..87, tail in "[A-Za-z0-9=]{0,4}") {
+            let kit = kit();
+            let signed = kit.session.sign(SessionId::generate().as_str());
+            let line = format!("app.sid={}{tail}", &signed[..cut]);
+            prop_assert_eq!(session_of(&kit, line.as_bytes()), None);
+            prop_assume!(!tail.is_empty());
+            let line = format!("app.sid={signed}{tail}");
+            prop_assert_eq!(session_of(&kit, line.as_bytes()), None);
+        }
+    }
+}

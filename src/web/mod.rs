@@ -1,0 +1,36 @@
+//! Sessions over HTTP: the tower layer, cookies, extractors and rejections.
+//!
+//! Put the layer outside everything that uses sessions, the Socket.IO layer included:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> axum_io_session::Result<()> {
+//! use axum::{Router, routing::get};
+//! use axum_io_session::{Session, SessionBridge};
+//!
+//! async fn visits(session: Session) -> axum_io_session::Result<String> {
+//!     let visits = session.update(|data| {
+//!         let visits = data.get::<u64>("visits")?.unwrap_or(0) + 1;
+//!         data.insert("visits", visits)?;
+//!         axum_io_session::Result::Ok(visits)
+//!     }).await??;
+//!     Ok(format!("{visits} visits"))
+//! }
+//!
+//! let bridge = SessionBridge::builder().build().await?;
+//! let app: Router = Router::new().route("/", get(visits)).layer(bridge.layer());
+//! # bridge.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod cookies;
+mod extract;
+mod keys;
+mod layer;
+mod reject;
+mod session;
+mod state;
+
+pub use layer::{SessionLayer, SessionService};
+pub use session::Session;
