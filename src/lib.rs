@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod bridge;
 mod error;
+pub mod monitor;
 pub mod session;
 pub mod socket;
 pub mod store;

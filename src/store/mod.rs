@@ -4,6 +4,8 @@
 //! bridge adds those, for any store. Use [`LiveStore`] (memory) or [`FileStore`] (one file), or
 //! implement [`SessionStore`].
 
+#[cfg(feature = "file-store")]
+mod file;
 mod live;
 
 use std::future::Future;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::BoxError;
 use crate::session::{ClientId, Generation, MaxAge, SessionId};
 
+#[cfg(feature = "file-store")]
+pub use file::FileStore;
 pub use live::LiveStore;
 
 /// A session as a store keeps it. It serializes to one JSON object.

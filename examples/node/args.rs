@@ -1,0 +1,136 @@
+//! Flags, each with a twin in the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the node was asked to be.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) store: Store,
+    pub(crate) key: String,
+    pub(crate) keys: Vec<String>,
+    pub(crate) max_age: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) node: Option<String>,
+    pub(crate) probes: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Store {
+    Live,
+    File(PathBuf),
+}
+
+pub(crate) const HELP: &str = "\
+One node: HTTP and Socket.IO share one session.
+
+  --port 3000            PORT           0 picks a free one
+  --host 127.0.0.1       HOST
+  --store live|file:PATH STORE          memory, or a file that survives restarts
+  --key app.sid          SESSION_KEY    name of the session cookie
+  --keys k1,k2           SESSION_KEYS   signing keys: the first signs, all verify
+  --max-age 24h          MAX_AGE        life of a session since its last write
+  --lease 10s            LEASE          how long a dead handler may block a session
+  --node NAME            NODE           name in events, default a random one
+  --probes               PROBES=1       socket events that misbehave on purpose
+  --help
+";
+
+impl Args {
+    /// Reads the command line and, for what it lacks, the environment.
+    pub(crate) fn parse() -> Result<Self, String> {
+        let mut given = Given { args: std::env::args().skip(1).collect() };
+        if given.flag("--help", "") {
+            print!("{HELP}");
+            std::process::exit(0);
+        }
+        for (flag, variable) in [("--redis", "REDIS_URL"), ("--prefix", "PREFIX")] {
+            if given.value(flag, variable)?.is_some() {
+                return Err(format!(
+                    "{flag} ({variable}) asks for Redis, which this version does not have; leave it out"
+                ));
+            }
+        }
+        if given.flag("--near-cache", "NEAR_CACHE") {
+            return Err(
+                "--near-cache needs Redis, which this version does not have; leave it out".into()
+            );
+        }
+        let store = match given.value("--store", "STORE")?.as_deref() {
+            None | Some("live") => Store::Live,
+            Some(other) => match other.strip_prefix("file:") {
+                Some(path) if !path.is_empty() => Store::File(path.into()),
+                _ => return Err(format!("--store is {other:?}; it must be live or file:PATH")),
+            },
+        };
+        let port = given.value("--port", "PORT")?.unwrap_or_else(|| "3000".into());
+        let keys = given.value("--keys", "SESSION_KEYS")?.unwrap_or_default();
+        let args = Self {
+            host: given.value("--host", "HOST")?.unwrap_or_else(|| "127.0.0.1".into()),
+            port: port.parse().map_err(|_| format!("--port is {port:?}; it must be 0 to 65535"))?,
+            store,
+            key: given.value("--key", "SESSION_KEY")?.unwrap_or_else(|| "app.sid".into()),
+            keys: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            max_age: given.duration("--max-age", "MAX_AGE", "24h")?,
+            lease: given.duration("--lease", "LEASE", "10s")?,
+            node: given.value("--node", "NODE")?,
+            probes: given.flag("--probes", "PROBES"),
+        };
+        match given.args.first() {
+            Some(unknown) => Err(format!("{unknown:?} is no flag; see --help")),
+            None => Ok(args),
+        }
+    }
+}
+
+struct Given {
+    args: Vec<String>,
+}
+
+impl Given {
+    fn flag(&mut self, flag: &str, variable: &str) -> bool {
+        if let Some(at) = self.args.iter().position(|arg| arg == flag) {
+            self.args.remove(at);
+            return true;
+        }
+        !variable.is_empty()
+            && std::env::var(variable).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+    }
+
+    /// `--flag value` or `--flag=value`.
+    fn value(&mut self, flag: &str, variable: &str) -> Result<Option<String>, String> {
+        let joined = format!("{flag}=");
+        let Some(at) = self.args.iter().position(|arg| arg == flag || arg.starts_with(&joined))
+        else {
+            return Ok(std::env::var(variable).ok().filter(|value| !value.is_empty()));
+        };
+        let arg = self.args.remove(at);
+        if let Some(value) = arg.strip_prefix(&joined) {
+            return Ok(Some(value.to_owned()));
+        }
+        if at == self.args.len() {
+            return Err(format!("{flag} needs a value; see --help"));
+        }
+        Ok(Some(self.args.remove(at)))
+    }
+
+    fn duration(&mut self, flag: &str, variable: &str, default: &str) -> Result<Duration, String> {
+        let text = self.value(flag, variable)?.unwrap_or_else(|| default.into());
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => 0,
+        };
+        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
+            Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+            _ => Err(format!("{flag} is {text:?}; it must be a number with ms, s, m, h or d")),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The HTTP routes.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use axum_io_session::{Result, Session, SessionBridge, SessionData};
+use serde_json::{Value, json};
+
+pub(crate) fn routes() -> Router<SessionBridge> {
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/client.js", get(client_script))
+        .route("/session", get(read))
+        .route("/session/inc", post(increment))
+        .route("/session/set", post(set))
+        .route("/session/merge", post(merge))
+        .route("/session/regenerate", post(regenerate))
+        .route("/logout", post(logout))
+}
+
+async fn client_script() -> impl IntoResponse {
+    let headers = [(CONTENT_TYPE, "text/javascript"), (CACHE_CONTROL, "max-age=3600")];
+    (headers, include_str!("socket.io.min.js"))
+}
+
+async fn read(State(bridge): State<SessionBridge>, session: Session) -> Json<Value> {
+    answer(&bridge, &session)
+}
+
+async fn increment(State(bridge): State<SessionBridge>, session: Session) -> Result<Json<Value>> {
+    session.update(add_one).await??;
+    Ok(answer(&bridge, &session))
+}
+
+/// `n` is 1 more, and 1 if it was no number.
+pub(crate) fn add_one(data: &mut SessionData) -> Result<f64> {
+    let n = data.value("n").and_then(Value::as_f64).unwrap_or(0.0) + 1.0;
+    // Whole numbers stay whole in JSON.
+    if n.fract() == 0.0 && n.abs() < 9e15 {
+        data.insert("n", n as i64)?;
+    } else {
+        data.insert("n", n)?;
+    }
+    Ok(n)
+}
+
+async fn set(
+    State(bridge): State<SessionBridge>,
+    session: Session,
+    body: Bytes,
+) -> Result<Response> {
+    let data = match object(&body) {
+        Ok(data) => data,
+        Err(refusal) => return Ok(refusal),
+    };
+    session.replace(data)?;
+    // Saved here, so that the answer can name the new session.
+    session.save().await?;
+    Ok(answer(&bridge, &session).into_response())
+}
+
+async fn merge(
+    State(bridge): State<SessionBridge>,
+    session: Session,
+    body: Bytes,
+) -> Result<Response> {
+    let data = match object(&body) {
+        Ok(data) => data,
+        Err(refusal) => return Ok(refusal),
+    };
+    for (key, value) in data.as_map() {
+        session.insert(key.clone(), value)?;
+    }
+    // Committed after the handler: two of these at once keep each other's keys.
+    Ok(answer(&bridge, &session).into_response())
+}
+
+async fn regenerate(State(bridge): State<SessionBridge>, session: Session) -> Result<Json<Value>> {
+    if !session.is_new() {
+        session.rotate()?;
+        session.save().await?;
+    }
+    Ok(answer(&bridge, &session))
+}
+
+async fn logout(session: Session) -> Result<Json<Value>> {
+    session.destroy()?;
+    Ok(Json(json!({ "ok": true })))
+}
+
+fn answer(bridge: &SessionBridge, session: &Session) -> Json<Value> {
+    let data = session.data();
+    let shown = if session.is_new() && data.is_empty() { Value::Null } else { data.into() };
+    Json(json!({
+        "clientId": session.client_id(),
+        "sessionId": session.id(),
+        "session": shown,
+        "node": bridge.node(),
+    }))
+}
+
+fn object(body: &[u8]) -> std::result::Result<SessionData, Response> {
+    let refuse = |text: String| (StatusCode::BAD_REQUEST, text).into_response();
+    let text = std::str::from_utf8(body).map_err(|error| refuse(error.to_string()))?;
+    SessionData::from_json(text).map_err(|error| refuse(error.to_string()))
+}

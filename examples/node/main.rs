@@ -1,0 +1,114 @@
+//! A node to try everything on: a page, HTTP routes and Socket.IO events that share one session.
+//!
+//! Run it:          cargo run --example node
+//! Try it:          curl -c jar -b jar -X POST localhost:3000/session/inc
+//! Or in a browser: open http://localhost:3000 in two tabs
+//! With a store that survives restarts:
+//!                  cargo run --example node -- --store file:sessions.redb --keys change-me
+
+mod args;
+mod http;
+mod sockets;
+
+use std::error::Error;
+
+use args::{Args, Store};
+use axum::extract::DefaultBodyLimit;
+use axum_io_session::bridge::SocketMessages;
+use axum_io_session::socket::attach;
+use axum_io_session::store::FileStore;
+use axum_io_session::{SessionBridge, bridge_session, monitor};
+use socketioxide::SocketIo;
+use socketioxide::extract::SocketRef;
+use socketioxide::handler::ConnectHandler as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The largest body and message that the node takes.
+const MEGABYTE: usize = 1_000_000;
+
+#[tokio::main]
+async fn main() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    if let Err(error) = run().await {
+        eprintln!("error: {error}");
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            eprintln!("  because: {inner}");
+            cause = inner.source();
+        }
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse()?;
+    let bridge = bridge(&args).await?;
+
+    let (socket_layer, io) = SocketIo::builder().max_payload(MEGABYTE as u64).build_layer();
+    let probes = args.probes;
+    io.ns("/", (async move |socket: SocketRef| sockets::on_connect(&socket, probes)).with(attach));
+
+    let app = http::routes()
+        .merge(monitor::router(&bridge))
+        .layer(DefaultBodyLimit::max(MEGABYTE))
+        .with_state(bridge.clone());
+    let app = bridge_session(app, socket_layer, &bridge);
+
+    let listener = TcpListener::bind((args.host.as_str(), args.port)).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app.into_make_service())
+        .with_graceful_shutdown(async move {
+            stop_signal().await;
+            // Open sockets would keep the server from ending.
+            io.close().await;
+        })
+        .await?;
+    bridge.shutdown().await;
+    Ok(())
+}
+
+async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
+    let mut builder = SessionBridge::builder()
+        .key(&args.key)
+        .keys(&args.keys)
+        // For trying things out. Give real nodes keys of 32 random bytes.
+        .allow_weak_keys(true)
+        .max_age(args.max_age)
+        .lease(args.lease)
+        .messages(SocketMessages {
+            set: Some("session:set".into()),
+            destroy: Some("session:destroy".into()),
+            include_ids: true,
+            ..SocketMessages::default()
+        });
+    if let Some(node) = &args.node {
+        builder = builder.node_id(node);
+    }
+    match &args.store {
+        Store::Live => builder.build().await,
+        Store::File(path) => builder.store(FileStore::open(path).await?).build().await,
+    }
+}
+
+/// SIGTERM, or Ctrl-C.
+async fn stop_signal() {
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminate {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
