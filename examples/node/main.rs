@@ -10,6 +10,7 @@ mod args;
 mod http;
 mod sockets;
 
+use std::convert::Infallible;
 use std::error::Error;
 
 use args::{Args, Store};
@@ -52,7 +53,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let (socket_layer, io) = SocketIo::builder().max_payload(MEGABYTE as u64).build_layer();
     let probes = args.probes;
-    io.ns("/", (async move |socket: SocketRef| sockets::on_connect(&socket, probes)).with(attach));
+    // Events are added in a middleware, which runs before the client hears that it is connected:
+    // its first event can't come too early. The last middleware given runs first.
+    let add_events = move |socket: SocketRef| {
+        sockets::add_events(&socket, probes);
+        Ok::<(), Infallible>(())
+    };
+    io.ns("/", (|_: SocketRef| {}).with(add_events).with(attach));
 
     let app = http::routes()
         .merge(monitor::router(&bridge))

@@ -11,7 +11,7 @@ use std::future::Future;
 use crate::http::add_one;
 
 /// Adds the events to a new socket.
-pub(crate) fn on_connect(socket: &SocketRef, probes: bool) {
+pub(crate) fn add_events(socket: &SocketRef, probes: bool) {
     socket.on("session:get", |socket: SocketRef, ack: AckSender| async move {
         reply(&socket, ack, |session| async move { Ok(answer(&session)) }).await;
     });

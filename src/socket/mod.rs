@@ -6,7 +6,7 @@
 //! use axum_io_session::socket::{attach, SocketSession as _};
 //! use socketioxide::{SocketIo, extract::{AckSender, SocketRef}, handler::ConnectHandler as _};
 //!
-//! async fn on_connect(socket: SocketRef) {
+//! fn on_connect(socket: SocketRef) {
 //!     socket.on("visits", |socket: SocketRef, ack: AckSender| async move {
 //!         let visits = socket
 //!             .with_session_or(0, |session| async move {
@@ -21,6 +21,10 @@
 //! io.ns("/", on_connect.with(attach));
 //! # let _ = layer;
 //! ```
+//!
+//! The connect handler is a plain function on purpose: socketioxide spawns an `async` one after
+//! the client was told that it is connected, and the client's first event may come before its
+//! handlers are there. Asynchronous preparations belong in a middleware.
 //!
 //! Nothing of this can be half-forgotten: without the middleware, or without the session layer
 //! around Socket.IO, sockets connect and each method is a
