@@ -55,7 +55,7 @@ async fn set(
 ) -> Result<Response> {
     let data = match object(&body) {
         Ok(data) => data,
-        Err(refusal) => return Ok(refusal),
+        Err(refusal) => return Ok(refusal.into_response()),
     };
     session.replace(data)?;
     // Saved here, so that the answer can name the new session.
@@ -70,7 +70,7 @@ async fn merge(
 ) -> Result<Response> {
     let data = match object(&body) {
         Ok(data) => data,
-        Err(refusal) => return Ok(refusal),
+        Err(refusal) => return Ok(refusal.into_response()),
     };
     for (key, value) in data.as_map() {
         session.insert(key.clone(), value)?;
@@ -103,8 +103,8 @@ fn answer(bridge: &SessionBridge, session: &Session) -> Json<Value> {
     }))
 }
 
-fn object(body: &[u8]) -> std::result::Result<SessionData, Response> {
-    let refuse = |text: String| (StatusCode::BAD_REQUEST, text).into_response();
+fn object(body: &[u8]) -> std::result::Result<SessionData, (StatusCode, String)> {
+    let refuse = |text: String| (StatusCode::BAD_REQUEST, text);
     let text = std::str::from_utf8(body).map_err(|error| refuse(error.to_string()))?;
     SessionData::from_json(text).map_err(|error| refuse(error.to_string()))
 }

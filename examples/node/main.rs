@@ -55,11 +55,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let probes = args.probes;
     // Events are added in a middleware, which runs before the client hears that it is connected:
     // its first event can't come too early. The last middleware given runs first.
-    let add_events = move |socket: SocketRef| {
+    let add_events = async move |socket: SocketRef| {
         sockets::add_events(&socket, probes);
         Ok::<(), Infallible>(())
     };
-    io.ns("/", (|_: SocketRef| {}).with(add_events).with(attach));
+    io.ns("/", connected.with(add_events).with(attach));
 
     let app = http::routes()
         .merge(monitor::router(&bridge))
@@ -79,6 +79,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     bridge.shutdown().await;
     Ok(())
 }
+
+/// All is done by the middlewares.
+async fn connected(_socket: SocketRef) {}
 
 async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     let mut builder = SessionBridge::builder()

@@ -227,17 +227,17 @@ impl SessionBridge {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> axum_io_session::Result<()> {
-    /// # use axum_io_session::{SessionBridge, SessionId, ErrorKind};
+    /// # use axum_io_session::{ErrorKind, Result, SessionBridge, SessionId};
     /// # let bridge = SessionBridge::builder().build().await?;
     /// # let id = SessionId::generate();
-    /// let visits = bridge
+    /// let visits: Result<Result<u64>> = bridge
     ///     .with_session(&id, |session| async move {
     ///         let visits = session.get::<u64>("visits")?.unwrap_or(0) + 1;
     ///         session.insert("visits", visits)?;
-    ///         axum_io_session::Result::Ok(visits)
+    ///         Ok(visits)
     ///     })
     ///     .await;
-    /// # assert_eq!(visits.unwrap_err().kind(), ErrorKind::SessionMissing);
+    /// assert_eq!(visits.err().map(|error| error.kind()), Some(ErrorKind::SessionMissing));
     /// # Ok(())
     /// # }
     /// ```

@@ -172,7 +172,7 @@ impl<A: Adapter> SocketSession<A> for Socket<A> {
         R: Send,
         E: From<Error> + Send,
     {
-        match run(self, handler, |result| result.is_ok()).await.map_err(E::from)? {
+        match run(self, handler, Result::is_ok).await.map_err(E::from)? {
             Ran::Done(result) => result,
             Ran::Missing => Err(missing().into()),
         }

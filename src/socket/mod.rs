@@ -3,10 +3,11 @@
 //! Give each namespace the [`attach`] middleware, and sockets have sessions:
 //!
 //! ```
+//! use std::convert::Infallible;
 //! use axum_io_session::socket::{attach, SocketSession as _};
 //! use socketioxide::{SocketIo, extract::{AckSender, SocketRef}, handler::ConnectHandler as _};
 //!
-//! fn on_connect(socket: SocketRef) {
+//! async fn events(socket: SocketRef) -> Result<(), Infallible> {
 //!     socket.on("visits", |socket: SocketRef, ack: AckSender| async move {
 //!         let visits = socket
 //!             .with_session_or(0, |session| async move {
@@ -15,16 +16,17 @@
 //!             .await;
 //!         let _ = ack.send(&visits.unwrap_or_default());
 //!     });
+//!     Ok(())
 //! }
 //!
 //! let (layer, io) = SocketIo::new_layer();
-//! io.ns("/", on_connect.with(attach));
+//! io.ns("/", (async |_: SocketRef| {}).with(events).with(attach));
 //! # let _ = layer;
 //! ```
 //!
-//! The connect handler is a plain function on purpose: socketioxide spawns an `async` one after
-//! the client was told that it is connected, and the client's first event may come before its
-//! handlers are there. Asynchronous preparations belong in a middleware.
+//! The last middleware given runs first. Events are added in a middleware on purpose:
+//! socketioxide starts a connect handler after the client was told that it is connected, and the
+//! client's first event may come before the handler has added what is to take it.
 //!
 //! Nothing of this can be half-forgotten: without the middleware, or without the session layer
 //! around Socket.IO, sockets connect and each method is a
