@@ -146,9 +146,10 @@ impl CookieKit {
     ) {
         let mut cookie = self.attributes(ring.name(), ring.sign(value), secure);
         if let Some(age) = age {
-            // Ages are checked to be at most some years.
-            let age = cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::WEEK);
-            cookie = cookie.max_age(age).expires(OffsetDateTime::now_utc() + age);
+            // Rounded up: a cookie with half a second to go is not to be cleared by `Max-Age=0`.
+            let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
+            let age = cookie::time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
+            cookie = cookie.max_age(age).expires(OffsetDateTime::now_utc().saturating_add(age));
         }
         append(headers, &cookie.build());
     }
