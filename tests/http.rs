@@ -545,6 +545,18 @@ async fn without_the_layer_the_extractor_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_layer_added_twice_works_as_once() {
+    let bridge = bridge().await;
+    let app = app(&bridge).layer(bridge.layer());
+    let mut browser = Browser::new();
+    let created = browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    assert_eq!(created.set_cookies("sid.cid").len(), 1);
+    let client = browser.get(&app, "/client").await.body;
+    assert_eq!(created.json()["client"], client);
+    assert_eq!(bridge.stats().requests, 2);
+}
+
+#[tokio::test]
 async fn after_the_response_a_session_can_be_read_but_not_changed() {
     let bridge = bridge().await;
     let (sender, mut kept) = tokio::sync::mpsc::channel(1);

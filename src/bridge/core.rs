@@ -235,6 +235,11 @@ impl SessionBridge {
         self.inner.attachments.clear();
     }
 
+    /// Whether both are handles of one bridge.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
     }
