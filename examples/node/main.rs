@@ -51,7 +51,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse()?;
     let bridge = bridge(&args).await?;
 
-    let (socket_layer, io) = SocketIo::builder().max_payload(MEGABYTE as u64).build_layer();
+    let (socket_layer, io) = SocketIo::builder()
+        // For polling, and for websockets, whose own default is 64 MB.
+        .max_payload(MEGABYTE as u64)
+        .ws_max_message_size(MEGABYTE)
+        .ws_max_frame_size(MEGABYTE)
+        // A client that polls fetches its packets now and then; with the default of 128 a burst
+        // of changes would fill the buffer, and answers would be lost.
+        .max_buffer_size(1024)
+        .build_layer();
     let probes = args.probes;
     // Events are added in a middleware, which runs before the client hears that it is connected:
     // its first event can't come too early. The last middleware given runs first.

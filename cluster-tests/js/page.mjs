@@ -1,0 +1,83 @@
+// The page in a real browser: two tabs of one profile, and a second profile.
+import { chromium } from "playwright-core";
+import { assert, check, run } from "./harness.mjs";
+
+const executablePath = process.env.CHROMIUM_PATH;
+
+async function open(context, url, problems) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("pageerror", (error) => problems.push(String(error)));
+  page.on("console", (message) => {
+    if (message.type() === "error") problems.push(message.text());
+  });
+  await page.goto(url);
+  await shows(page, "#state", /^connected by/);
+  return page;
+}
+
+async function shows(page, selector, expected) {
+  const pattern = expected instanceof RegExp ? expected.source : `^${expected}$`;
+  const matches = ({ selector, pattern }) =>
+    new RegExp(pattern).test(document.querySelector(selector).textContent);
+  await page.waitForFunction(matches, { selector, pattern });
+}
+
+const text = (page, selector) => page.textContent(selector);
+
+check("tabs of one profile agree, another profile has its own session", async ({ urls }) => {
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  const problems = [];
+  try {
+    const [mine, theirs] = [await browser.newContext(), await browser.newContext()];
+    const one = await open(mine, urls[0], problems);
+    const two = await open(mine, urls[0], problems);
+    const other = await open(theirs, urls[0], problems);
+    await shows(one, "#session", "none");
+
+    await one.click("#inc-http");
+    for (const page of [one, two]) await shows(page, "#count", "1");
+    await two.click("#inc-socket");
+    for (const page of [one, two]) await shows(page, "#count", "2");
+    await other.click("#inc-http");
+    await shows(other, "#count", "1");
+    await one.click("#inc-socket");
+    for (const page of [one, two]) await shows(page, "#count", "3");
+    await shows(other, "#count", "1");
+    assert.equal(await text(one, "#session"), await text(two, "#session"));
+    assert.equal(await text(one, "#client"), await text(two, "#client"));
+    assert.notEqual(await text(one, "#client"), await text(other, "#client"));
+
+    const before = await text(one, "#session");
+    await one.click("#rotate");
+    await two.waitForFunction((old) => document.querySelector("#session").textContent !== old, before);
+    await shows(two, "#count", "3");
+
+    await one.click("#logout");
+    for (const page of [one, two]) await shows(page, "#session", "none");
+    await shows(two, "#events", /session:destroy.*destroyed/);
+    await shows(other, "#count", "1");
+
+    await two.click("#inc-http");
+    await shows(one, "#count", "1");
+    await two.click("#logout-socket");
+    await shows(one, "#session", "none");
+    assert.deepEqual(problems, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+check("the dashboard shows figures", async ({ urls }) => {
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`${urls[0]}/monitor`);
+    await shows(page, "#state", /^Updated/);
+    await shows(page, "#rows", /sockets attached/);
+  } finally {
+    await browser.close();
+  }
+});
+
+await run();

@@ -1,0 +1,139 @@
+//! A node: one process of the example.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Starting and stopping have to be over by then.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running node on a free port. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    url: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Node {
+    /// Starts a node with these flags and waits until it listens.
+    ///
+    /// # Panics
+    /// If it can't be started or does not listen in time; the node's own words are shown.
+    pub fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(binary())
+            .args(["--port", "0"])
+            .args(flags)
+            .env("RUST_LOG", "info,axum_io_session=debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example node starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = follow(child.stdout.take().expect("piped"), log.clone());
+        follow(child.stderr.take().expect("piped"), log.clone());
+        let deadline = Instant::now() + LIMIT;
+        let url = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(url) = line.strip_prefix("listening on ") {
+                        break url.trim().to_owned();
+                    }
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("the node did not listen; it said:\n{}", log.lock().unwrap());
+                }
+            }
+        };
+        Self { child, url, log }
+    }
+
+    /// Where it listens, such as `http://127.0.0.1:41234`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it has said so far.
+    ///
+    /// # Panics
+    /// Never, as long as no reader of its output has panicked.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Kills it as a power failure would.
+    ///
+    /// # Panics
+    /// If it is gone already.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the node was running");
+        self.child.wait().expect("the node can be waited for");
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not stop in time, or with another code than 0.
+    pub fn stop(mut self) {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "the node was running");
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("the node can be waited for") {
+                assert!(status.success(), "the node ended with {status}:\n{}", self.log());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the node did not stop in {LIMIT:?}; it said:\n{}", self.log());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Both fail if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the node said:\n{}", self.log());
+        }
+    }
+}
+
+/// Collects an output, and hands its lines on.
+fn follow(output: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> Receiver<String> {
+    let (sender, lines) = mpsc::sync_channel(100);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            {
+                let mut log = log.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+            // Nobody may be interested any more.
+            let _ = sender.try_send(line);
+        }
+    });
+    lines
+}
+
+/// The example's program, which cargo puts beside the tests' folder.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("target/debug/deps");
+    let binary = profile.join("examples").join("node");
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build --examples`, or all tests by `tests/run`",
+        binary.display()
+    );
+    binary
+}
