@@ -124,7 +124,7 @@ async fn unknown_ids_are_none_false_and_an_error_and_nothing_is_stored() {
         assert!(error.to_string().contains("never creates"), "{error}");
     }
     let ran = bridge.with_session(&session, |_| async { panic!("no session, no call") }).await;
-    assert_eq!(ran.map(|()| ()).unwrap_err().kind(), ErrorKind::SessionMissing);
+    assert_eq!(ran.unwrap_err().kind(), ErrorKind::SessionMissing);
     assert!(store.live.is_empty());
     assert_eq!(bridge.stats().tables["clients"], 0);
 }
@@ -339,7 +339,6 @@ async fn a_handler_that_panics_or_is_dropped_writes_nothing_and_blocks_nobody() 
                 panic!("on purpose");
             })
             .await
-            .map(|()| ())
     });
     assert!(panicked.await.unwrap_err().is_panic());
     let dropped = world.bridge.with_session(&session, |ctx| async move {
@@ -442,8 +441,7 @@ async fn handlers_take_turns_in_order_and_lose_nothing() {
         }
     }
     futures_util::future::join_all(calls).await;
-    let order = order.lock().unwrap();
-    assert_eq!(*order, (0..50).collect::<Vec<_>>());
+    assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
     let data = world.bridge.get_by_id(&session).await.unwrap().unwrap();
     assert_eq!(data.get::<i64>("n").unwrap(), Some(50));
 }

@@ -4,6 +4,8 @@
 //! bridge adds those, for any store. Use [`LiveStore`] (memory) or [`FileStore`] (one file), or
 //! implement [`SessionStore`].
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "file-store")]
 mod file;
 mod live;

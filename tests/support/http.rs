@@ -78,7 +78,7 @@ impl Browser {
         let answer = send(app, request).await;
         for line in answer.headers.get_all(header::SET_COOKIE) {
             let cookie = cookie::Cookie::parse(line.to_str().unwrap().to_owned()).unwrap();
-            if cookie.max_age().is_some_and(|age| age.is_zero()) {
+            if cookie.max_age().is_some_and(cookie::time::Duration::is_zero) {
                 self.jar.remove(cookie.name());
             } else {
                 self.jar.insert(cookie.name().to_owned(), cookie.value().to_owned());
