@@ -8,6 +8,8 @@
 //! Everything is keyed by *client*: a client has at most one session, its lease outlives a
 //! change of the session's id, and it can be taken before there is a session.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod single;
 mod types;
 
