@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
-//! One session for HTTP (axum) and Socket.IO (socketioxide).
+#![doc = include_str!("../README.md")]
 
 pub mod backend;
 pub mod bridge;

@@ -1,5 +1,6 @@
 //! `with_session`: one writer at a time, over all sockets, updates and nodes.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,47 +86,48 @@ impl<'a> Held<'a> {
         connected: Option<&(dyn Fn() -> bool + Send + Sync)>,
         work: impl Future<Output = T>,
     ) -> Result<T> {
+        let gone = async {
+            match connected {
+                Some(connected) => {
+                    while connected() {
+                        tokio::time::sleep(SOCKET_CHECK).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        // Beside each other: a renewal that hangs does not hold up the work.
+        tokio::select! {
+            biased;
+            result = work => Ok(result),
+            never = self.keep(lost) => match never {},
+            () = gone => Err(disconnected()),
+        }
+    }
+
+    /// Renews the lease until it is lost, and then says so.
+    async fn keep(&self, lost: &CancellationToken) -> Infallible {
         let begun = Instant::now();
         let mut renewed = begun;
-        let mut work = std::pin::pin!(work);
+        let mut next = begun + self.length / 3;
         loop {
-            let renewal = async {
-                if lost.is_cancelled() {
-                    return std::future::pending().await;
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + self.length / 3;
+            if begun.elapsed() >= self.bridge.options().max_hold {
+                break;
+            }
+            match self.bridge.backend().renew(&self.client, self.lease).await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => break,
+                // Perhaps the next try comes in time.
+                Err(error) if renewed.elapsed() < self.length => {
+                    tracing::debug!(%error, "a session's lease was not renewed yet");
                 }
-                tokio::time::sleep_until(renewed + self.length / 3).await;
-            };
-            let check = async {
-                match connected {
-                    Some(_) => tokio::time::sleep(SOCKET_CHECK).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                result = &mut work => return Ok(result),
-                () = renewal => {
-                    let in_time = begun.elapsed() < self.bridge.options().max_hold;
-                    match in_time {
-                        true => match self.bridge.backend().renew(&self.client, self.lease).await {
-                            Ok(true) => renewed = Instant::now(),
-                            Ok(false) => lost.cancel(),
-                            // Perhaps the next try comes in time; if not, the commit says so.
-                            Err(_) if renewed.elapsed() < self.length => {
-                                renewed += self.length / 3;
-                            }
-                            Err(_) => lost.cancel(),
-                        },
-                        false => lost.cancel(),
-                    }
-                }
-                () = check => {
-                    if connected.is_some_and(|connected| !connected()) {
-                        return Err(disconnected());
-                    }
-                }
+                Err(_) => break,
             }
         }
+        lost.cancel();
+        std::future::pending().await
     }
 }
 
