@@ -15,6 +15,7 @@ use axum_io_session::{
 };
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
+use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, Data, SocketRef};
 use socketioxide::handler::ConnectHandler as _;
 use support::app::app;
@@ -149,6 +150,17 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
     });
     assert!(listening.is_ok() || listening.unwrap_err().kind() == ErrorKind::NotAttached);
     Ok(())
+}
+
+/// Compiles: sessions work on sockets of any adapter.
+#[allow(dead_code)]
+async fn on_any_adapter<A: Adapter>(io: SocketIo<A>, socket: SocketRef<A>) {
+    let handler = async |socket: SocketRef<A>| {
+        let seen = socket.with_session(|session| async move { session.socket().session_id() });
+        assert_eq!(seen.await.unwrap(), socket.session_id());
+    };
+    io.dyn_ns("/{any}", handler.with(attach::<A>)).unwrap();
+    socket.on_session_event(|socket, _| async move { drop(socket) }).unwrap();
 }
 
 fn names(events: &[(String, Value)]) -> Vec<&str> {

@@ -45,6 +45,33 @@ async fn a_store_with_all_defaults_keeps_the_contract() {
     conformance::check(async || Broken::default()).await;
 }
 
+/// A store without anything asynchronous.
+#[derive(Default)]
+struct Plain(Mutex<HashMap<SessionId, StoredSession>>);
+
+impl SessionStore for Plain {
+    async fn get(&self, id: &SessionId) -> StoreResult<Option<StoredSession>> {
+        Ok(self.0.lock().unwrap().get(id).cloned())
+    }
+
+    async fn set(&self, id: &SessionId, session: StoredSession) -> StoreResult<SetOutcome> {
+        let old = self.0.lock().unwrap().insert(*id, session);
+        Ok(match old.filter(|old| old.expires_at > now()) {
+            Some(_) => SetOutcome::Updated,
+            None => SetOutcome::Created,
+        })
+    }
+
+    async fn destroy(&self, id: &SessionId) -> StoreResult<bool> {
+        Ok(self.0.lock().unwrap().remove(id).is_some())
+    }
+}
+
+#[tokio::test]
+async fn a_synchronous_store_keeps_the_contract() {
+    conformance::check(async || Plain::default()).await;
+}
+
 /// A simple store with faults to switch on.
 #[derive(Default)]
 struct Broken {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -41,7 +41,8 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) attachments: Attachments,
     pub(crate) counters: Counters,
-    pub(super) events: broadcast::Sender<SessionEvent>,
+    /// None after a shutdown, which ends all streams.
+    pub(super) events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
     pub(super) cleaner: Mutex<Option<CancellationToken>>,
@@ -68,7 +69,7 @@ impl SessionBridge {
             options,
             attachments: Attachments::default(),
             counters: Counters::default(),
-            events,
+            events: Mutex::new(Some(events)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),
@@ -103,7 +104,21 @@ impl SessionBridge {
     /// # }
     /// ```
     pub fn events(&self) -> SessionEvents {
-        SessionEvents::new(self.inner.events.subscribe())
+        let events = self.inner.events.lock().unwrap_or_else(PoisonError::into_inner);
+        SessionEvents::new(match &*events {
+            Some(events) => events.subscribe(),
+            // An ended stream.
+            None => broadcast::channel(1).1,
+        })
+    }
+
+    /// Hands an event to all listeners.
+    pub(super) fn publish(&self, event: SessionEvent) {
+        let events = self.inner.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = &*events {
+            // An error says that nobody listens.
+            let _ = events.send(event);
+        }
     }
 
     /// Calls `handler` with each event, one after the other, until the bridge shuts down.
@@ -151,56 +166,51 @@ impl SessionBridge {
 
     /// [`on_event`](Self::on_event) for created, attached and changed sessions.
     #[doc(alias = "sessionSet")]
-    pub fn on_session_set<F, Fut>(&self, mut handler: F)
+    pub fn on_session_set<F, Fut>(&self, handler: F)
     where
         F: FnMut(SessionSet) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_event(move |event| {
-            let call = match event {
-                SessionEvent::Set(event) => Some(handler(event)),
-                _ => None,
-            };
-            async {
-                if let Some(call) = call {
-                    call.await;
-                }
-            }
+        self.on_some(handler, |event| match event {
+            SessionEvent::Set(event) => Some(event),
+            _ => None,
         });
     }
 
     /// [`on_event`](Self::on_event) for ends of sessions.
     #[doc(alias = "sessionDestroy")]
-    pub fn on_session_destroy<F, Fut>(&self, mut handler: F)
+    pub fn on_session_destroy<F, Fut>(&self, handler: F)
     where
         F: FnMut(SessionDestroy) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_event(move |event| {
-            let call = match event {
-                SessionEvent::Destroy(event) => Some(handler(event)),
-                _ => None,
-            };
-            async {
-                if let Some(call) = call {
-                    call.await;
-                }
-            }
+        self.on_some(handler, |event| match event {
+            SessionEvent::Destroy(event) => Some(event),
+            _ => None,
         });
     }
 
     /// [`on_event`](Self::on_event) for cleanups.
     #[doc(alias = "cleanup")]
-    pub fn on_cleanup<F, Fut>(&self, mut handler: F)
+    pub fn on_cleanup<F, Fut>(&self, handler: F)
     where
         F: FnMut(Cleanup) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        self.on_some(handler, |event| match event {
+            SessionEvent::Cleanup(event) => Some(event),
+            _ => None,
+        });
+    }
+
+    fn on_some<T, F, Fut>(&self, mut handler: F, pick: fn(SessionEvent) -> Option<T>)
+    where
+        T: 'static,
+        F: FnMut(T) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         self.on_event(move |event| {
-            let call = match event {
-                SessionEvent::Cleanup(event) => Some(handler(event)),
-                _ => None,
-            };
+            let call = pick(event).map(&mut handler);
             async {
                 if let Some(call) = call {
                     call.await;
@@ -233,6 +243,7 @@ impl SessionBridge {
             tracing::warn!("tasks of the session bridge still run after {SHUTDOWN_LIMIT:?}");
         }
         self.inner.attachments.clear();
+        drop(self.inner.events.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Whether both are handles of one bridge.

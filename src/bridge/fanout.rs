@@ -82,8 +82,7 @@ impl SessionBridge {
             }
         }
         // Listeners last: what they do about an event comes after the sockets were told of it.
-        // An error says that there are none.
-        let _ = self.inner.events.send(event.event.clone());
+        self.publish(event.event.clone());
     }
 
     fn tell_end(&self, end: &SessionDestroy, event: &BackendEvent) {

@@ -93,8 +93,8 @@ async fn attached<A: Adapter>(handshake: &Handshake, sink: Sink<A>) -> Result<At
 }
 
 /// The client of the presented session; and whether the socket is paired with it. A cookie from
-/// just before a rotation or a new login in a parallel request pairs too: its signature shows
-/// that this browser had the session before.
+/// before a rotation does not pair, not even a moment after it: to be worthless from then on is
+/// what an old id is rotated for.
 async fn paired(
     bridge: &SessionBridge,
     session: &SessionId,

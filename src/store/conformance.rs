@@ -13,9 +13,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a suite fails by panicking
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::{SessionStore, SetOutcome, StoredSession};
+use super::{SessionStore, SetOutcome, StoredSession, now_ms};
 use crate::session::{ClientId, Generation, MaxAge, SessionId};
 
 /// Runs all checks, each on a fresh, empty store from `make`.
@@ -40,15 +40,10 @@ pub async fn check<S: SessionStore>(make: impl AsyncFn() -> S) {
     housekeeping_harms_no_live_record(&make().await).await;
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 const HOUR: u64 = 60 * 60 * 1000;
 
 fn live(session: &str) -> StoredSession {
-    StoredSession::new(session, now() + HOUR, HOUR)
+    StoredSession::new(session, now_ms() + HOUR, HOUR)
 }
 
 async fn get<S: SessionStore>(store: &S, id: &SessionId) -> Option<StoredSession> {
@@ -102,7 +97,7 @@ async fn a_write_tells_whether_it_created<S: SessionStore>(store: &S) {
     let again = set(store, &id, live("{}")).await;
     assert_eq!(again, SetOutcome::Created, "a write after a destroy creates");
     let expired = SessionId::generate();
-    set(store, &expired, StoredSession::new("{}", now() - 1, HOUR)).await;
+    set(store, &expired, StoredSession::new("{}", now_ms() - 1, HOUR)).await;
     let over = set(store, &expired, live("{}")).await;
     assert_eq!(over, SetOutcome::Created, "a write over an expired record creates");
 }
@@ -156,7 +151,7 @@ async fn touching_moves_the_expiry_and_nothing_else<S: SessionStore>(store: &S) 
 
 async fn a_touch_of_nothing_is_false_and_creates_nothing<S: SessionStore>(store: &S) {
     let id = SessionId::generate();
-    let touched = store.touch(&id, now() + HOUR, HOUR).await.expect("`touch` works");
+    let touched = store.touch(&id, now_ms() + HOUR, HOUR).await.expect("`touch` works");
     assert!(!touched, "touching nothing is false");
     assert_eq!(get(store, &id).await, None, "touching nothing creates nothing");
 }
@@ -169,7 +164,7 @@ async fn a_listing_is_complete_and_ordered_and_includes_the_expired<S: SessionSt
     for n in 0..25u64 {
         let id = SessionId::generate();
         // Just expired ones: a store may drop what expired long ago.
-        let at = if n % 5 == 0 { now() - 1 } else { now() + HOUR + n };
+        let at = if n % 5 == 0 { now_ms() - 1 } else { now_ms() + HOUR + n };
         set(store, &id, StoredSession::new("{}", at, HOUR)).await;
         written.insert((id, at));
     }

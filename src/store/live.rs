@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{SessionStore, SetOutcome, StoreEntry, StoreResult, StoredSession};
+use super::{SessionStore, SetOutcome, StoreEntry, StoreResult, StoredSession, now_ms};
 use crate::session::{ClientId, SessionId};
 
 /// How long an expired record waits for a cleanup, which counts it, before a write drops it.
@@ -88,11 +87,6 @@ impl LiveStore {
         // No code of others runs under the lock, so a panic leaves whole tables.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl SessionStore for LiveStore {

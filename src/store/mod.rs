@@ -11,6 +11,7 @@ mod file;
 mod live;
 
 use std::future::Future;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ use crate::session::{ClientId, Generation, MaxAge, SessionId};
 #[cfg(feature = "file-store")]
 pub use file::FileStore;
 pub use live::LiveStore;
+
+/// Milliseconds since the Unix epoch, as records count them.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A session as a store keeps it. It serializes to one JSON object.
 ///

@@ -7,6 +7,7 @@ pub mod app;
 pub mod http;
 pub mod probe;
 pub mod sio;
+pub mod world;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Between a session's record and what a store keeps.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::session::{ClientId, Generation, Record, SessionData, SessionId};
@@ -12,12 +12,6 @@ pub(super) enum Decoded {
     Live(Record),
     Expired,
     Corrupt(Error),
-}
-
-/// Milliseconds since the Unix epoch.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -76,6 +70,7 @@ pub(super) fn encode(record: &Record, max_payload: usize, now: u64) -> Result<St
 mod tests {
     use super::*;
     use crate::session::MaxAge;
+    use crate::store::now_ms;
     use proptest::prelude::*;
 
     fn record(age: u64, ttl: u64, version: u64, max_age: MaxAge, text: &str) -> Record {

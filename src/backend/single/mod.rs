@@ -2,6 +2,7 @@
 
 mod codec;
 mod deadlines;
+mod ends;
 mod lease;
 mod ops;
 mod slots;
@@ -58,7 +59,7 @@ impl<S: SessionStore> SingleBackend<S> {
 
     fn open(&self) -> Result<()> {
         if self.closing.is_cancelled() {
-            return Err(Error::new(ErrorKind::Unavailable, "the bridge was shut down"));
+            return Err(closed());
         }
         Ok(())
     }
@@ -74,6 +75,10 @@ impl<S: SessionStore> SingleBackend<S> {
         task.await
             .unwrap_or_else(|error| Err(Error::store("the store panicked; see the cause", error)))
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "the bridge was shut down")
 }
 
 impl<S> fmt::Debug for SingleBackend<S> {
@@ -128,7 +133,7 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
         let slot = self.shared.slots.slot(client);
         let lease = tokio::select! {
             lease = slot.lease.acquire(config.lease, wait, config.lease_queue_limit) => lease?,
-            () = self.closing.cancelled() => return self.open().and(Err(Error::missing())),
+            () = self.closing.cancelled() => return Err(closed()),
         };
         let mut granted = Granted { backend: self, client, lease: Some(lease) };
         let owner = *client;

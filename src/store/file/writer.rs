@@ -1,12 +1,11 @@
 //! The one thread that writes.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::{StoreResult, StoredSession};
+use super::super::{StoreResult, StoredSession, now_ms};
 use super::tables::Tables;
 use crate::error::{Error, ErrorKind};
 use crate::session::SessionId;
@@ -137,9 +136,4 @@ fn apply(tables: &mut Tables<'_>, change: &Change, now: u64) -> Result<Done, red
         Change::Touch(id, at, ttl) => met(tables.touch(id, *at, *ttl)?),
         Change::Destroy(id) => met(tables.destroy(id.as_str())?),
     })
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
