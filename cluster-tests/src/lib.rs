@@ -7,6 +7,8 @@
 
 mod js;
 mod node;
+mod redis;
 
 pub use js::{chromium, run_js, run_js_with};
 pub use node::Node;
+pub use redis::Redis;

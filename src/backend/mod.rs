@@ -10,6 +10,8 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod single;
 mod types;
 

@@ -24,6 +24,14 @@ impl LeaseToken {
     }
 }
 
+#[cfg(feature = "redis")]
+impl LeaseToken {
+    /// As text, for a store's use.
+    pub(crate) fn text(self) -> String {
+        format!("{:032x}", self.0)
+    }
+}
+
 impl fmt::Debug for LeaseToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LeaseToken({:06x}..)", self.0 >> 104)
@@ -70,7 +78,12 @@ impl Create {
     /// The request's time counts up to 60 seconds, and 5 seconds of grace are added: a browser's
     /// first requests need not begin in the same moment.
     pub fn joins(age: Duration, since: Duration) -> bool {
-        age <= since.min(JOIN_LIMIT) + JOIN_GRACE
+        age <= Self::joins_up_to(since)
+    }
+
+    /// The greatest age that [`joins`](Self::joins) allows.
+    pub fn joins_up_to(since: Duration) -> Duration {
+        since.min(JOIN_LIMIT) + JOIN_GRACE
     }
 }
 

@@ -23,6 +23,19 @@ impl Generation {
     }
 }
 
+#[cfg(feature = "redis")]
+impl Generation {
+    /// As a number of at most 53 bits.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From what [`number`](Self::number) gave.
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)

@@ -1,0 +1,94 @@
+//! Names in Redis. All keys of one client share the hash tag `{client}`, so that each script
+//! stays in one slot of a cluster.
+
+use crate::session::{ClientId, NodeId, SessionId};
+
+/// | key | holds |
+/// |---|---|
+/// | `P:{cid}:s` | the record |
+/// | `P:{cid}:m` | the mapping: birth mark and id, a while longer than the record |
+/// | `P:{cid}:l` | the lease: its owner's token |
+/// | `P:{cid}:q` | those who wait for it, in order |
+/// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
+/// | `P:{sweep}:due`, `P:{sweep}:by` | clients by when to look at their session; who sweeps |
+/// | channel `P:ev` | announcements |
+/// | channel `P:n:<node>` | leases granted to a node's waiters |
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn of(&self, client: &ClientId, part: &str) -> String {
+        format!("{}:{{{}}}:{part}", self.prefix, client.as_str())
+    }
+
+    pub(super) fn record(&self, client: &ClientId) -> String {
+        self.of(client, "s")
+    }
+
+    pub(super) fn mapping(&self, client: &ClientId) -> String {
+        self.of(client, "m")
+    }
+
+    pub(super) fn lease(&self, client: &ClientId) -> String {
+        self.of(client, "l")
+    }
+
+    pub(super) fn queue(&self, client: &ClientId) -> String {
+        self.of(client, "q")
+    }
+
+    pub(super) fn hint(&self, session: &SessionId) -> String {
+        format!("{}:sid:{}", self.prefix, session.as_str())
+    }
+
+    pub(super) fn due(&self) -> String {
+        format!("{}:{{sweep}}:due", self.prefix)
+    }
+
+    pub(super) fn sweeper(&self) -> String {
+        format!("{}:{{sweep}}:by", self.prefix)
+    }
+
+    pub(super) fn announcements(&self) -> String {
+        format!("{}:ev", self.prefix)
+    }
+
+    pub(super) fn nodes(&self) -> String {
+        format!("{}:n:", self.prefix)
+    }
+
+    pub(super) fn node(&self, node: &NodeId) -> String {
+        format!("{}{node}", self.nodes())
+    }
+
+    /// The pattern of keyspace notifications for records.
+    pub(super) fn witnesses(&self, database: u8) -> String {
+        // The braces of the tag mean themselves in a pattern.
+        format!("__keyspace@{database}__:{}:{{*}}:s", self.prefix)
+    }
+
+    /// The client whose record a key is.
+    pub(super) fn client_of_record(&self, key: &str) -> Option<ClientId> {
+        let rest = key.strip_prefix(&self.prefix)?.strip_prefix(":{")?;
+        ClientId::parse(rest.strip_suffix("}:s")?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_key_names_its_client_and_no_other_key_does() {
+        let (keys, client) = (Keys::new("app:x"), ClientId::generate());
+        assert_eq!(keys.client_of_record(&keys.record(&client)), Some(client));
+        assert_eq!(keys.client_of_record(&keys.mapping(&client)), None);
+        assert_eq!(Keys::new("app").client_of_record(&keys.record(&client)), None);
+    }
+}

@@ -1,0 +1,43 @@
+-- Takes a client's lease and reads its session, or queues.
+-- KEYS: s, l, q. ARGV: token, node, lease ms, wait ms, limit, prefix of the nodes' channels.
+-- Returns {1, record..} or {2} (granted, with or without a session), {3, ms until the owner's
+-- lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
+local s, l, q = KEYS[1], KEYS[2], KEYS[3]
+local me = ARGV[1] .. '|' .. ARGV[2]
+local owner = redis.call('GET', l)
+if not owner then
+  -- Free, or its owner never came back: the first in line is next, whoever asks.
+  local head = redis.call('LINDEX', q, 0)
+  if not head or head == me then
+    if head then
+      redis.call('LPOP', q)
+    end
+    redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
+    owner = ARGV[1]
+  else
+    redis.call('LPOP', q)
+    local token, node = string.match(head, '^(.-)|(.*)$')
+    redis.call('SET', l, token, 'PX', ARGV[3])
+    redis.call('PUBLISH', ARGV[6] .. node, token)
+  end
+end
+if owner == ARGV[1] then
+  local r = read(s)
+  if r then
+    return reply(1, s, r)
+  end
+  return { 2 }
+end
+local place = redis.call('LPOS', q, me)
+if not place then
+  if redis.call('LLEN', q) >= tonumber(ARGV[5]) then
+    return { 4 }
+  end
+  redis.call('RPUSH', q, me)
+end
+-- The line goes when all who stand in it must have left.
+local keep = tonumber(ARGV[4]) + tonumber(ARGV[3])
+if redis.call('PTTL', q) < keep then
+  redis.call('PEXPIRE', q, keep)
+end
+return { 3, redis.call('PTTL', l) }
