@@ -93,10 +93,23 @@ fn concrete_backends_are_named_by_the_builder_only() {
     for path in found {
         let inside = path.strip_prefix(&root).unwrap().display().to_string();
         let source = fs::read_to_string(&path).unwrap();
-        if source.contains("SingleBackend") {
+        if source.contains("SingleBackend") || source.contains("RedisBackend") {
             let may = inside == "bridge/builder.rs" || inside.starts_with("backend/");
             assert!(may, "{inside} names a concrete backend");
         }
+    }
+}
+
+#[test]
+fn fred_is_named_by_the_redis_backend_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    for path in found {
+        let inside = path.strip_prefix(&root).unwrap().display().to_string();
+        let source = fs::read_to_string(&path).unwrap();
+        let may = inside.starts_with("backend/redis/");
+        assert!(may || !source.contains("fred::"), "{inside} names fred");
     }
 }
 

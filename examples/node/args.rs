@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum_io_session::backend::redis::RedisConfig;
+
 /// What the node was asked to be.
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -21,6 +23,7 @@ pub(crate) struct Args {
 pub(crate) enum Store {
     Live,
     File(PathBuf),
+    Redis(RedisConfig),
 }
 
 pub(crate) const HELP: &str = "\
@@ -29,6 +32,8 @@ One node: HTTP and Socket.IO share one session.
   --port 3000            PORT           0 picks a free one
   --host 127.0.0.1       HOST
   --store live|file:PATH STORE          memory, or a file that survives restarts
+  --redis URL            REDIS_URL      many nodes: redis://127.0.0.1:6379
+  --prefix P             PREFIX         of all keys in Redis
   --key app.sid          SESSION_KEY    name of the session cookie
   --keys k1,k2           SESSION_KEYS   signing keys: the first signs, all verify
   --max-age 24h          MAX_AGE        life of a session since its last write
@@ -46,21 +51,24 @@ impl Args {
             print!("{HELP}");
             std::process::exit(0);
         }
-        for (flag, variable) in [("--redis", "REDIS_URL"), ("--prefix", "PREFIX")] {
-            if given.value(flag, variable)?.is_some() {
-                return Err(format!(
-                    "{flag} ({variable}) asks for Redis, which this version does not have; leave it out"
-                ));
-            }
-        }
         if given.flag("--near-cache", "NEAR_CACHE") {
-            return Err(
-                "--near-cache needs Redis, which this version does not have; leave it out".into()
-            );
+            return Err("--near-cache is not part of this version; leave it out".into());
         }
-        let store = match given.value("--store", "STORE")?.as_deref() {
-            None | Some("live") => Store::Live,
-            Some(other) => match other.strip_prefix("file:") {
+        let prefix = given.value("--prefix", "PREFIX")?;
+        let redis = given.value("--redis", "REDIS_URL")?;
+        let store = match (redis, given.value("--store", "STORE")?.as_deref()) {
+            (Some(_), Some(_)) => {
+                return Err("--redis and --store exclude each other; leave one out".into());
+            }
+            (Some(url), None) => {
+                let redis = RedisConfig::new(url);
+                Store::Redis(match prefix {
+                    Some(prefix) => redis.prefix(prefix),
+                    None => redis,
+                })
+            }
+            (None, None | Some("live")) => Store::Live,
+            (None, Some(other)) => match other.strip_prefix("file:") {
                 Some(path) if !path.is_empty() => Store::File(path.into()),
                 _ => return Err(format!("--store is {other:?}; it must be live or file:PATH")),
             },

@@ -5,6 +5,8 @@
 //! Or in a browser: open http://localhost:3000 in two tabs
 //! With a store that survives restarts:
 //!                  cargo run --example node -- --store file:sessions.redb --keys change-me
+//! Two nodes:       cargo run --example node -- --redis redis://127.0.0.1:6379 --keys change-me
+//!                  and the same with --port 3001
 
 mod args;
 mod http;
@@ -110,6 +112,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     }
     match &args.store {
         Store::Live => builder.build().await,
+        Store::Redis(redis) => builder.redis(redis.clone()).build().await,
         Store::File(path) => builder.store(FileStore::open(path).await?).build().await,
     }
 }

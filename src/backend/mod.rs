@@ -10,6 +10,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod lease;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod single;

@@ -10,6 +10,8 @@ use super::core::SessionBridge;
 use super::options::{
     OnConflict, OnDestroy, Options, SameSite, Secure, SocketMessages, SocketPairing,
 };
+#[cfg(feature = "redis")]
+use crate::backend::redis::{RedisBackend, RedisConfig};
 use crate::backend::single::SingleBackend;
 use crate::backend::{Backend, BackendConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,11 +45,13 @@ pub struct SessionBridgeBuilder {
     options: Options,
     connect: Option<Connect>,
     node: Option<String>,
+    /// Other nodes have to verify our cookies.
+    shared: bool,
 }
 
 impl SessionBridgeBuilder {
     pub(super) fn new() -> Self {
-        Self { options: Options::default(), connect: None, node: None }
+        Self { options: Options::default(), connect: None, node: None, shared: false }
     }
 
     /// Name of the session cookie. Default `sid`.
@@ -264,6 +268,27 @@ impl SessionBridgeBuilder {
         })
     }
 
+    /// Sessions in Redis, shared by all nodes with the same Redis and prefix. Signing
+    /// [`keys`](Self::keys) are required then, the same on each node.
+    ///
+    /// ```no_run
+    /// # async fn start() -> axum_io_session::Result<()> {
+    /// let bridge = axum_io_session::SessionBridge::builder()
+    ///     .keys([std::env::var("SESSION_KEY").unwrap_or_default()])
+    ///     .redis("redis://127.0.0.1:6379")
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, redis: impl Into<RedisConfig>) -> Self {
+        let redis = redis.into();
+        self.shared = true;
+        self.backend(|config| async move {
+            Ok(Arc::new(RedisBackend::connect(redis, config).await?) as Arc<dyn Backend>)
+        })
+    }
+
     /// A backend of your own, made from what the options say.
     pub fn backend<F, Fut>(mut self, connect: F) -> Self
     where
@@ -288,6 +313,12 @@ impl SessionBridgeBuilder {
         let mut options = self.options.settle()?;
         if !options.signed {
             tracing::warn!("cookies are not signed: whoever learns an id can use it");
+        } else if options.keys.is_empty() && self.shared {
+            return Err(Error::option(
+                "keys",
+                "not set",
+                "the same secret keys on all nodes: a cookie of one has to verify on the others",
+            ));
         } else if options.keys.is_empty() {
             tracing::warn!(
                 "no signing keys are given: a random one is used, and all sessions are lost at a restart"

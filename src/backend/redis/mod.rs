@@ -108,6 +108,7 @@ impl RedisBackend {
             scripts,
             events,
             watched: WatchedClients::default(),
+            lines: Mutex::new(HashMap::new()),
             waiters: Mutex::new(HashMap::new()),
             sweeping: AtomicBool::new(false),
         });
@@ -250,20 +251,40 @@ impl Drop for RedisBackend {
     }
 }
 
-/// Gives a lease back, or leaves the line, when its waiter goes away.
+/// Gives back what a waiter has, when it goes away.
 struct Leave<'a> {
     backend: &'a RedisBackend,
     client: ClientId,
-    lease: LeaseToken,
-    armed: bool,
+    lease: Option<LeaseToken>,
+    /// Whether Redis was asked: then it has an entry or a lease of ours.
+    asked: bool,
+}
+
+impl Leave<'_> {
+    /// The lease was granted and is the caller's business now.
+    fn keep(&mut self) {
+        self.forget_waiter();
+        self.lease = None;
+    }
+
+    fn forget_waiter(&self) {
+        if let Some(lease) = self.lease {
+            let waiters = &self.backend.shared.waiters;
+            waiters.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease.text());
+        }
+    }
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        let waiters = &self.backend.shared.waiters;
-        waiters.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.lease.text());
-        if self.armed {
-            self.backend.release(&self.client, self.lease);
+        self.forget_waiter();
+        match self.lease {
+            Some(lease) if self.asked => self.backend.release(&self.client, lease),
+            // A token of nobody: the line is only tidied up.
+            other => {
+                let lease = other.unwrap_or_else(LeaseToken::random);
+                self.backend.shared.leave_line(&self.client, lease);
+            }
         }
     }
 }
@@ -298,18 +319,30 @@ impl Backend for RedisBackend {
 
     async fn acquire(&self, client: &ClientId, wait: Duration) -> Result<Acquired> {
         self.open()?;
-        let lease = LeaseToken::random();
+        let shared = &self.shared;
         let deadline = Instant::now() + wait;
+        let length = shared.config.lease;
+        // First the line of this node, then the one of all nodes: each node has one entry there.
+        // Dropped in the other order: whoever leaves last finds the line in no other hands.
+        let mut leave = Leave { backend: self, client: *client, lease: None, asked: false };
+        let line = shared.line(client);
+        let lease = tokio::select! {
+            lease = line.acquire(length, wait, shared.config.lease_queue_limit) => lease?,
+            () = self.closing.cancelled() => return Err(closed()),
+        };
+        leave.lease = Some(lease);
+        // This node's line stands still as long as we wait in the other one.
+        line.renew(lease, wait + length);
         let (sender, mut granted) = oneshot::channel();
-        let waiters = &self.shared.waiters;
-        waiters.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.text(), sender);
-        let mut leave = Leave { backend: self, client: *client, lease, armed: true };
-        let length = self.shared.config.lease;
+        let waiters = || shared.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters().insert(lease.text(), sender);
+        leave.asked = true;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let check = match self.try_acquire(client, lease, left).await? {
                 Turn::Granted(record) => {
-                    leave.armed = false;
+                    line.renew(lease, length);
+                    leave.keep();
                     return Ok(Acquired { lease, length, record });
                 }
                 // A moment later than the owner's end: then the line has to be moved on.
@@ -319,8 +352,9 @@ impl Backend for RedisBackend {
                 biased;
                 grant = &mut granted => {
                     if grant.is_ok() {
-                        let record = self.shared.client_record(client).await?;
-                        leave.armed = false;
+                        let record = shared.client_record(client).await?;
+                        line.renew(lease, length);
+                        leave.keep();
                         return Ok(Acquired { lease, length, record });
                     }
                 }
@@ -343,10 +377,14 @@ impl Backend for RedisBackend {
         let arguments = vec![lease.text().into(), length.into()];
         let keys = vec![shared.keys.lease(client)];
         let reply = shared.scripts.renew.run(&shared.pool, keys, arguments).await?;
+        if reply.status == 1 {
+            shared.renew_line(client, lease);
+        }
         Ok(reply.status == 1)
     }
 
     fn release(&self, client: &ClientId, lease: LeaseToken) {
+        self.shared.leave_line(client, lease);
         if self.closing.is_cancelled() && self.tasks.is_closed() {
             // It runs out by itself: there is no connection any more.
             return;
@@ -436,7 +474,8 @@ impl Backend for RedisBackend {
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {
         let waiters = self.shared.waiters.lock().unwrap_or_else(PoisonError::into_inner).len();
-        vec![("watched", self.shared.watched.len()), ("waiters", waiters)]
+        let lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).len();
+        vec![("watched", self.shared.watched.len()), ("waiters", waiters), ("lines", lines)]
     }
 
     async fn shutdown(&self) {

@@ -34,7 +34,9 @@ macro_rules! scripts {
         }
     };
 }
-scripts!(load, create, commit, touch, destroy, resolve, acquire, release, renew, notify, sweep, due);
+scripts!(
+    load, create, commit, touch, destroy, resolve, acquire, release, renew, notify, sweep, due
+);
 
 impl Script {
     async fn load(pool: &Pool, name: &'static str, text: &str) -> Result<Self> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::prelude::*;
@@ -14,6 +14,7 @@ use super::announce;
 use super::keys::Keys;
 use super::scripts::{Reply, Scripts, failed, mode_text};
 use super::watched::WatchedClients;
+use crate::backend::lease::LeaseQueue;
 use crate::backend::{
     BackendConfig, BackendEvent, Commit, Committed, Create, Created, LeaseToken, Loaded, Target,
 };
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) scripts: Scripts,
     pub(super) events: broadcast::Sender<BackendEvent>,
     pub(super) watched: WatchedClients,
+    /// The lines in front: of each client one caller of this node at a time goes to Redis.
+    pub(super) lines: Mutex<HashMap<ClientId, Arc<LeaseQueue>>>,
     /// Those of this node that wait for a lease, by token.
     pub(super) waiters: Mutex<HashMap<String, oneshot::Sender<()>>>,
     /// Whether this node sweeps.
@@ -93,6 +96,33 @@ impl Shared {
                 self.end(client, DestroyReason::Corrupt, None, None).await?;
                 Ok(None)
             }
+        }
+    }
+
+    // ---- lines ---------------------------------------------------------------------------
+
+    /// The client's line on this node.
+    pub(super) fn line(&self, client: &ClientId) -> Arc<LeaseQueue> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(*client).or_default().clone()
+    }
+
+    /// Keeps the turn in the client's line.
+    pub(super) fn renew_line(&self, client: &ClientId, lease: LeaseToken) {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(client) {
+            line.renew(lease, self.config.lease);
+        }
+    }
+
+    /// Leaves the client's line, and drops it with the last.
+    pub(super) fn leave_line(&self, client: &ClientId, lease: LeaseToken) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(line) = lines.get(client) else { return };
+        line.release(lease, self.config.lease);
+        // Nobody else has it: those who are about to stand in it hold it.
+        if line.is_idle() && Arc::strong_count(line) == 1 {
+            lines.remove(client);
         }
     }
 
@@ -157,12 +187,11 @@ impl Shared {
                 let record = reply.record(client)??;
                 self.watched.record(&record);
                 let due = reply.number(0).unwrap_or(0) + millis(record.remaining);
-                let replaced = reply.text(9).and_then(|id| SessionId::parse(&id).ok());
-                self.point(&record).await?;
-                self.index(client, due, None).await?;
-                if let Some(replaced) = replaced {
-                    self.unpoint(&replaced).await?;
-                }
+                futures_util::try_join!(
+                    self.point(&record, &reply),
+                    self.index(client, due, None),
+                    self.unpoint(reply.text(10)),
+                )?;
                 Ok(Created::New(record))
             }
             2 => match self.record_of(client, &reply).await? {
@@ -191,16 +220,13 @@ impl Shared {
             self.cap(),
             new_id.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
         ]);
-        let before = self.watched.known(client);
         let reply = self.scripts.commit.run(&self.pool, keys, arguments).await?;
         match reply.status {
             1 => {
                 let record = reply.record(client)??;
                 self.watched.record(&record);
-                self.point(&record).await?;
-                if let Some(before) = before.filter(|known| known.session_id != record.session_id) {
-                    self.unpoint(&before.session_id).await?;
-                }
+                self.point(&record, &reply).await?;
+                self.unpoint(reply.text(10)).await?;
                 if mode != MaxAge::Default {
                     // It may end earlier than the index thinks.
                     let due = reply.number(0).unwrap_or(0) + millis(record.remaining);
@@ -234,7 +260,7 @@ impl Shared {
             1 => {
                 let record = self.record_of(client, &reply).await?;
                 if let Some(record) = &record {
-                    self.point(record).await?;
+                    self.point(record, &reply).await?;
                 }
                 Ok(record)
             }
@@ -273,23 +299,28 @@ impl Shared {
             return Ok(false);
         }
         self.watched.end(client, generation);
-        if let Some(id) = reply.text(0).and_then(|id| SessionId::parse(&id).ok()) {
-            self.unpoint(&id).await?;
-        }
-        self.unindex(client).await?;
+        futures_util::try_join!(self.unpoint(reply.text(0)), self.unindex(client))?;
         Ok(true)
     }
 
-    /// Points from the session's id to its client, as long as the session lives.
-    async fn point(&self, record: &Record) -> Result<()> {
-        let expire = Some(Expiration::PX(millis(record.remaining).max(1)));
+    /// Points from the session's id to its client, if the script asks for it: for twice the
+    /// session's time to live, so that most writes need not.
+    async fn point(&self, record: &Record, reply: &Reply) -> Result<()> {
+        if reply.number(9) != Some(1) {
+            return Ok(());
+        }
+        let expire = Some(Expiration::PX(millis(2 * record.remaining).max(1)));
         let key = self.keys.hint(&record.session_id);
         let client = record.client_id.as_str();
         self.pool.set(key, client, expire, None, false).await.map_err(|e| failed("SET", e))
     }
 
-    async fn unpoint(&self, session: &SessionId) -> Result<()> {
-        self.pool.del(self.keys.hint(session)).await.map_err(|e| failed("DEL", e))
+    /// Removes the pointer of a session's id that is dead.
+    async fn unpoint(&self, session: Option<String>) -> Result<()> {
+        match session.and_then(|id| SessionId::parse(&id).ok()) {
+            Some(id) => self.pool.del(self.keys.hint(&id)).await.map_err(|e| failed("DEL", e)),
+            None => Ok(()),
+        }
     }
 
     /// Says when to look at a client's session.
@@ -317,7 +348,7 @@ impl Shared {
             self.index(client, now + left.max(1), None).await?;
             return Ok(false);
         }
-        self.unindex(client).await?;
+        futures_util::try_join!(self.unpoint(reply.text(0)), self.unindex(client))?;
         Ok(reply.status == 2)
     }
 

@@ -3,7 +3,6 @@
 mod codec;
 mod deadlines;
 mod ends;
-mod lease;
 mod ops;
 mod slots;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::lease::LeaseQueue;
 use crate::backend::Known;
+use crate::backend::lease::LeaseQueue;
 use crate::session::{ClientId, Generation, Record, SessionId};
 
 /// What belongs to one client.

@@ -1,7 +1,7 @@
 -- Writes a session that is still what the writer read.
 -- KEYS: s, m, l. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
 -- idle, cap, new sid or "".
--- Returns {1, record..} (done), {2, record..} (conflict), {3} (ended), {4} (lease lost).
+-- Returns {1, record.., old sid or ""} (done), {2, record..} (conflict), {3} (ended), {4} (lease lost).
 local s, m, l = KEYS[1], KEYS[2], KEYS[3]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
@@ -27,6 +27,7 @@ end
 local previous = nil
 if ARGV[12] ~= '' then
   previous = r.sid
+  r.hinted = false
   r.sid = ARGV[12]
 end
 r.v = string.format('%.0f', tonumber(r.v) + 1)
@@ -36,4 +37,6 @@ write(s, m, r, ttl, grace)
 redis.call('PUBLISH', channel, cjson.encode({
   kind = 'set', cid = cid, gen = r.gen, sid = r.sid, v = r.v, prev = previous,
   new = false, init = previous ~= nil, node = node }))
-return reply(1, s, r)
+local answer = reply(1, s, r)
+answer[#answer + 1] = previous or ''
+return answer

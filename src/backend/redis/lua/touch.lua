@@ -18,4 +18,5 @@ redis.call('HSET', s, 'ttl', ttl)
 redis.call('PEXPIRE', s, ttl)
 redis.call('PEXPIRE', m, ttl + tonumber(ARGV[4]))
 r.ttl = ttl
+point(s, r, ttl)
 return reply(1, s, r)

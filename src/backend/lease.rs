@@ -1,4 +1,4 @@
-//! One client's lease on one node: a FIFO queue with hand-over.
+//! A client's lease as far as one node goes: a queue, first come first served, with hand-over.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The lease of one client.
 #[derive(Debug, Default)]
-pub(super) struct LeaseQueue {
+pub(in crate::backend) struct LeaseQueue {
     state: Mutex<State>,
 }
 
@@ -41,7 +41,7 @@ impl LeaseQueue {
 
     /// Waits in line for at most `wait`. Dropping the future leaves the line, or gives back a
     /// lease that was granted and not yet seen.
-    pub(super) async fn acquire(
+    pub(in crate::backend) async fn acquire(
         &self,
         length: Duration,
         wait: Duration,
@@ -93,7 +93,7 @@ impl LeaseQueue {
     }
 
     /// Extends the owner's lease.
-    pub(super) fn renew(&self, token: LeaseToken, length: Duration) -> bool {
+    pub(in crate::backend) fn renew(&self, token: LeaseToken, length: Duration) -> bool {
         let mut state = self.lock();
         state.reap(length);
         match &mut state.owner {
@@ -106,7 +106,7 @@ impl LeaseQueue {
     }
 
     /// Whether this token owns the lease now.
-    pub(super) fn owns(&self, token: LeaseToken) -> bool {
+    pub(in crate::backend) fn owns(&self, token: LeaseToken) -> bool {
         self.lock()
             .owner
             .as_ref()
@@ -114,7 +114,7 @@ impl LeaseQueue {
     }
 
     /// Gives the lease back, or leaves the line.
-    pub(super) fn release(&self, token: LeaseToken, length: Duration) {
+    pub(in crate::backend) fn release(&self, token: LeaseToken, length: Duration) {
         let mut state = self.lock();
         if state.owner.as_ref().is_some_and(|owner| owner.token == token) {
             state.owner = None;
@@ -125,7 +125,7 @@ impl LeaseQueue {
     }
 
     /// Whether nobody owns or waits.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::backend) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.waiters.is_empty()
             && state.owner.as_ref().is_none_or(|owner| owner.until <= Instant::now())
