@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use axum_io_session::backend::single::SingleBackend;
 use axum_io_session::backend::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, Target, conformance,
+    LeaseToken, Loaded, NodeFigures, NodeInfo, Target, conformance,
 };
 use axum_io_session::session::{Generation, Record};
 use axum_io_session::store::{
@@ -97,6 +97,7 @@ impl Backend for Faulty {
         match self.fault {
             "ignores versions" => commit.version = None,
             "ignores leases" => commit.lease = None,
+            "keeps leases" => commit.release = false,
             "never rotates" => commit.rotate = false,
             "forgets max ages" => commit.max_age = Default::default(),
             "revives" => {
@@ -189,6 +190,15 @@ impl Backend for Faulty {
     fn notify_cleanup(&self, cleared: u64) {
         self.inner.notify_cleanup(cleared);
     }
+    async fn beat(&self, figures: &NodeFigures) -> Result<()> {
+        self.inner.beat(figures).await
+    }
+    async fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        match self.fault {
+            "forgets nodes" => Ok(Vec::new()),
+            _ => self.inner.nodes().await,
+        }
+    }
     async fn health(&self) -> Result<()> {
         self.inner.health().await
     }
@@ -207,6 +217,8 @@ async fn the_suite_finds_each_fault() {
     let faults = [
         ("ignores versions", "an older version is a conflict"),
         ("ignores leases", "its owner can do no harm"),
+        ("keeps leases", "gives the lease back with it"),
+        ("forgets nodes", "a node that says so is there"),
         ("never rotates", "kills the old one"),
         ("forgets max ages", "own max age stays"),
         ("revives", "revives nothing"),

@@ -26,7 +26,7 @@ use crate::session::{ClientId, Generation, NodeId, SessionId};
 
 pub use types::{
     Acquired, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known, LeaseToken,
-    Loaded, Target,
+    Loaded, NodeFigures, NodeInfo, Target,
 };
 
 /// The place where sessions live.
@@ -134,6 +134,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Tells of a cleanup that the store did itself.
     fn notify_cleanup(&self, cleared: u64);
+
+    /// Says to the other nodes that this one is there, and how it is. A node that has not for a
+    /// while (15 seconds in Redis) counts as gone.
+    async fn beat(&self, figures: &NodeFigures) -> Result<()>;
+
+    /// The nodes that are there, this one included once it has [said so](Self::beat), by name.
+    async fn nodes(&self) -> Result<Vec<NodeInfo>>;
 
     /// Whether operations would work now.
     async fn health(&self) -> Result<()>;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rand::Rng as _;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::session::{
@@ -112,6 +113,9 @@ pub struct Commit {
     pub max_age: MaxAge,
     /// The lease that the caller holds. With one, the write is refused once the lease is lost.
     pub lease: Option<LeaseToken>,
+    /// Give the lease back in the same step, if the write is done. Every other result leaves it
+    /// to the caller.
+    pub release: bool,
     /// Give the session a new id; the old one is dead with this very write.
     pub rotate: bool,
 }
@@ -140,6 +144,9 @@ pub enum Target {
     Client(ClientId),
     /// The client's session if it still is this one.
     Generation(ClientId, Generation),
+    /// The same, by the holder of the client's lease: refused as
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) once the lease is lost.
+    Leased(ClientId, Generation, LeaseToken),
 }
 
 /// A granted lease.
@@ -212,4 +219,52 @@ impl BackendEvent {
             _ => None,
         }
     }
+}
+
+/// What a node says of itself to the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct NodeFigures {
+    /// Seconds since its bridge was built.
+    pub uptime_seconds: u64,
+    /// Sockets that are attached now.
+    pub sockets: u64,
+    /// HTTP requests that passed its layer.
+    pub requests: u64,
+    /// Sessions that it created.
+    pub created: u64,
+    /// Writes that it made.
+    pub commits: u64,
+    /// Leases that it was granted.
+    pub leases: u64,
+    /// Events that it told its listeners.
+    pub events: u64,
+    /// The version of this crate that it runs.
+    pub version: String,
+}
+
+/// A node that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Its name.
+    pub node: NodeId,
+    /// What it said last.
+    pub figures: NodeFigures,
+    /// How long ago that was.
+    #[serde(rename = "seenMs", serialize_with = "as_millis")]
+    pub seen: Duration,
+}
+
+impl NodeInfo {
+    /// A node that said this so long ago.
+    pub fn new(node: NodeId, figures: NodeFigures, seen: Duration) -> Self {
+        Self { node, figures, seen }
+    }
+}
+
+fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

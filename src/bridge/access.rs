@@ -161,7 +161,7 @@ impl SessionBridge {
             return Err(creating_prohibited());
         };
         let unit = Unit { data, max_age, save: true, ..Unit::new(Some(record.clone())) };
-        self.commit_unit(client, &unit, std::time::Duration::ZERO, Some(held.lease())).await?;
+        self.commit_held(client, &unit, std::time::Duration::ZERO, Some(&held)).await?;
         Ok(())
     }
 }

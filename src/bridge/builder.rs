@@ -283,10 +283,11 @@ impl SessionBridgeBuilder {
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: impl Into<RedisConfig>) -> Self {
         let redis = redis.into();
-        self.shared = true;
-        self.backend(|config| async move {
+        self = self.backend(|config| async move {
             Ok(Arc::new(RedisBackend::connect(redis, config).await?) as Arc<dyn Backend>)
-        })
+        });
+        self.shared = true;
+        self
     }
 
     /// A backend of your own, made from what the options say.
@@ -296,6 +297,7 @@ impl SessionBridgeBuilder {
         Fut: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         self.connect = Some(Box::new(|config| Box::pin(connect(config))));
+        self.shared = false;
         self
     }
 
@@ -348,6 +350,9 @@ impl SessionBridgeBuilder {
             ));
         }
         let bridge = SessionBridge::start(backend, options);
+        if let Err(error) = bridge.beat().await {
+            tracing::debug!(%error, "this node could not say that it is there yet");
+        }
         if auto_cleanup {
             bridge.start_auto_cleanup(None).await?;
         }

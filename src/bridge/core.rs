@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +15,7 @@ use super::attachments::Attachments;
 use super::builder::SessionBridgeBuilder;
 use super::events::SessionEvents;
 use super::fanout;
+use super::nodes;
 use super::options::Options;
 use super::stats::{Anomaly, Counters, Stats};
 use crate::backend::Backend;
@@ -43,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     /// None after a shutdown, which ends all streams.
     pub(super) events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
+    pub(super) started: Instant,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
     pub(super) cleaner: Mutex<Option<CancellationToken>>,
@@ -70,13 +73,15 @@ impl SessionBridge {
             attachments: Attachments::default(),
             counters: Counters::default(),
             events: Mutex::new(Some(events)),
+            started: Instant::now(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),
         });
         // Weak: the task must not keep alive what ends it.
         let (weak, closing) = (Arc::downgrade(&inner), inner.closing.clone());
-        inner.tasks.spawn(fanout::pump(weak, source, closing));
+        inner.tasks.spawn(fanout::pump(weak.clone(), source, closing.clone()));
+        inner.tasks.spawn(nodes::beats(weak, closing));
         Self { inner }
     }
 

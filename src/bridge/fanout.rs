@@ -80,6 +80,7 @@ impl SessionBridge {
                     }
                 }
             }
+            SessionEvent::Gap(_) => {}
         }
         // Listeners last: what they do about an event comes after the sockets were told of it.
         self.publish(event.event.clone());

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,6 +44,8 @@ pub(super) struct Held<'a> {
     lease: LeaseToken,
     length: Duration,
     record: Option<Record>,
+    /// A write gave the lease back in its own step.
+    released: AtomicBool,
 }
 
 impl<'a> Held<'a> {
@@ -67,6 +70,7 @@ impl<'a> Held<'a> {
             lease: acquired.lease,
             length: acquired.length,
             record: acquired.record,
+            released: AtomicBool::new(false),
         })
     }
 
@@ -76,6 +80,11 @@ impl<'a> Held<'a> {
 
     pub(super) fn lease(&self) -> LeaseToken {
         self.lease
+    }
+
+    /// The lease was given back in the same step as the last write.
+    pub(super) fn released(&self) {
+        self.released.store(true, Ordering::Relaxed);
     }
 
     /// Runs `work`, renewing the lease at each third, until it is done or its socket is gone.
@@ -133,7 +142,9 @@ impl<'a> Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.bridge.backend().release(&self.client, self.lease);
+        if !*self.released.get_mut() {
+            self.bridge.backend().release(&self.client, self.lease);
+        }
     }
 }
 
@@ -190,12 +201,8 @@ impl SessionBridge {
             return Ok(Ran::Done(result));
         }
         if left.destroyed {
-            if lost.is_cancelled() {
-                self.counters().leases_lost.add(1);
-                return Err(Error::lease_lost());
-            }
-            let target = Target::Generation(call.client, record.generation);
-            return match self.backend().destroy(target).await? {
+            let target = Target::Leased(call.client, record.generation, held.lease());
+            return match self.counted(self.backend().destroy(target).await)? {
                 true => Ok(Ran::Done(result)),
                 false => Err(Error::ended()),
             };
@@ -207,15 +214,18 @@ impl SessionBridge {
         };
         let changes = record.data.changes_to(&unit.data);
         if !changes.is_empty() || unit.max_age.is_some() {
-            let written = self.write(record, &unit, &changes, Some(held.lease())).await;
-            if let Err(error) = written {
-                if error.kind() == ErrorKind::LeaseLost {
-                    self.counters().leases_lost.add(1);
-                }
-                return Err(error);
-            }
+            self.counted(self.write(record, &unit, &changes, Some(&held)).await)?;
         }
         Ok(Ran::Done(result))
+    }
+
+    /// Counts a lease that was lost before its holder wrote.
+    fn counted<T>(&self, written: Result<T>) -> Result<T> {
+        written.inspect_err(|error| {
+            if error.kind() == ErrorKind::LeaseLost {
+                self.counters().leases_lost.add(1);
+            }
+        })
     }
 
     /// Runs `handler` with a session, as its only leased writer.

@@ -10,6 +10,7 @@ mod events;
 mod fanout;
 mod handshake;
 mod leased;
+mod nodes;
 mod options;
 mod stats;
 mod unit;

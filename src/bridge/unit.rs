@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::core::SessionBridge;
 use super::leased::Held;
 use super::options::OnConflict;
-use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Target};
+use crate::backend::{Commit, Committed, Create, Created, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Changes, ClientId, MaxAge, Record, SessionData};
 
@@ -71,7 +71,17 @@ impl SessionBridge {
         client: ClientId,
         unit: &Unit,
         since: Duration,
-        lease: Option<LeaseToken>,
+    ) -> Result<Outcome> {
+        self.commit_held(client, unit, since, None).await
+    }
+
+    /// [`commit_unit`](Self::commit_unit) under a lease, which a write gives back.
+    pub(super) async fn commit_held(
+        &self,
+        client: ClientId,
+        unit: &Unit,
+        since: Duration,
+        lease: Option<&Held<'_>>,
     ) -> Result<Outcome> {
         let mut gone = false;
         let base = match &unit.base {
@@ -113,7 +123,7 @@ impl SessionBridge {
         client: ClientId,
         unit: &Unit,
         since: Duration,
-        lease: Option<LeaseToken>,
+        lease: Option<&Held<'_>>,
     ) -> Result<Outcome> {
         let begun = Instant::now();
         loop {
@@ -154,7 +164,7 @@ impl SessionBridge {
         base: &Record,
         unit: &Unit,
         changes: &Changes,
-        lease: Option<LeaseToken>,
+        lease: Option<&Held<'_>>,
     ) -> Result<Record> {
         let overwrite = self.options().on_conflict == OnConflict::Overwrite;
         let mut commit = Commit {
@@ -163,7 +173,8 @@ impl SessionBridge {
             version: (!overwrite).then_some(base.version),
             data: unit.data.clone(),
             max_age: unit.max_age(),
-            lease,
+            lease: lease.map(Held::lease),
+            release: lease.is_some(),
             rotate: unit.rotate,
         };
         let deadline = Instant::now() + self.options().wait_limit;
@@ -171,6 +182,9 @@ impl SessionBridge {
             match self.backend().commit(commit.clone()).await? {
                 Committed::Done(record) => {
                     self.counters().commits.add(1);
+                    if let Some(held) = lease {
+                        held.released();
+                    }
                     return Ok(record);
                 }
                 Committed::Ended => return Err(Error::ended()),
@@ -213,20 +227,15 @@ impl SessionBridge {
         let ends = unit.destroy;
         if ends {
             // The session ends first: the update is the new one's.
-            self.commit_unit(
-                client,
-                &Unit { data: SessionData::new(), ..unit.clone() },
-                since,
-                None,
-            )
-            .await?;
+            let end = Unit { data: SessionData::new(), ..unit.clone() };
+            self.commit_unit(client, &end, since).await?;
             unit = Unit { base: None, destroy: false, ..unit };
         } else {
             unit = rebase(unit, held.record(), since + begun.elapsed())?;
         }
         let result = change(&mut unit.data);
         let since = since + begun.elapsed();
-        let outcome = match self.commit_unit(client, &unit, since, Some(held.lease())).await? {
+        let outcome = match self.commit_held(client, &unit, since, Some(&held)).await? {
             Outcome::Unchanged if ends => Outcome::Gone,
             outcome => outcome,
         };

@@ -141,6 +141,23 @@ impl Cleanup {
     }
 }
 
+/// This node may have missed events of other nodes: it lost its connection to where sessions live,
+/// or fell behind. The sessions of its own sockets are compared and what was missed is told as
+/// [`Reconciled`](DestroyReason::Reconciled); about others nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Gap {
+    /// This node.
+    pub node: NodeId,
+}
+
+impl Gap {
+    /// An event.
+    pub fn new(node: NodeId) -> Self {
+        Self { node }
+    }
+}
+
 /// What [`events`](crate::SessionBridge::events) yields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
@@ -154,24 +171,26 @@ pub enum SessionEvent {
     Destroy(SessionDestroy),
     /// A cleanup ran.
     Cleanup(Cleanup),
+    /// Something may have been missed.
+    Gap(Gap),
 }
 
 impl SessionEvent {
-    /// The client concerned; a cleanup concerns none.
+    /// The client concerned, if it concerns one.
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {
             Self::Set(event) => Some(&event.client_id),
             Self::Destroy(event) => Some(&event.client_id),
-            Self::Cleanup(_) => None,
+            Self::Cleanup(_) | Self::Gap(_) => None,
         }
     }
 
-    /// The session concerned; a cleanup concerns none.
+    /// The session concerned, if it concerns one.
     pub fn session_id(&self) -> Option<&SessionId> {
         match self {
             Self::Set(event) => Some(&event.session_id),
             Self::Destroy(event) => Some(&event.session_id),
-            Self::Cleanup(_) => None,
+            Self::Cleanup(_) | Self::Gap(_) => None,
         }
     }
 
@@ -181,6 +200,7 @@ impl SessionEvent {
             Self::Set(event) => &event.node,
             Self::Destroy(event) => &event.node,
             Self::Cleanup(event) => &event.node,
+            Self::Gap(event) => &event.node,
         }
     }
 }

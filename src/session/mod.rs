@@ -8,7 +8,7 @@ mod policy;
 mod record;
 
 pub use data::{Changes, MAX_DEPTH, Map, SessionData};
-pub use event::{Cleanup, DestroyReason, SessionDestroy, SessionEvent, SessionSet};
+pub use event::{Cleanup, DestroyReason, Gap, SessionDestroy, SessionEvent, SessionSet};
 pub use id::{ClientId, InvalidId, SessionId, generate_uid};
 pub use node::NodeId;
 pub use policy::{Lifetime, MAX_AGE_RANGE, MaxAge};

@@ -263,7 +263,7 @@ impl Session {
         let _writing = self.inner.writing.lock().await;
         let snapshot = self.lock().unit.clone();
         let bridge = &self.inner.bridge;
-        let written = bridge.commit_unit(self.inner.client, &snapshot, self.since(), None).await;
+        let written = bridge.commit_unit(self.inner.client, &snapshot, self.since()).await;
         match written {
             Ok(outcome) => {
                 self.settle(&snapshot, snapshot.clone(), outcome);

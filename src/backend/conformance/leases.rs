@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 
 /// A lease that is short enough to wait for.
 fn short(config: &mut BackendConfig) {
-    config.lease = Duration::from_millis(500);
+    config.lease = Duration::from_secs(2);
 }
 
 checks! {
@@ -119,16 +119,44 @@ checks! {
         let client = record.client_id;
         let held = world.backend.acquire(&client, LIMIT).await.unwrap();
         let renew = async {
-            for _ in 0..12 {
-                tokio::time::sleep(Duration::from_millis(120)).await;
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
                 assert!(world.backend.renew(&client, held.lease).await.unwrap());
             }
         };
-        let wait = world.backend.acquire(&client, Duration::from_millis(1200));
+        let wait = world.backend.acquire(&client, Duration::from_millis(3500));
         let ((), waited) = futures_util::future::join(renew, wait).await;
         assert_eq!(waited.unwrap_err().kind(), ErrorKind::WaitTimeout);
         world.done(Commit { lease: Some(held.lease), ..commit(&record, 2) }).await;
         world.backend.release(&client, held.lease);
+    }
+
+    "a write that is asked to gives the lease back with it, and no other result does" => |world| {
+        let record = world.seeded(1).await;
+        let client = record.client_id;
+        let held = world.backend.acquire(&client, LIMIT).await.unwrap();
+        let old = Commit { version: Some(99), lease: Some(held.lease), release: true, ..commit(&record, 2) };
+        assert!(matches!(world.backend.commit(old).await.unwrap(), Committed::Conflict(_)));
+        assert!(world.backend.renew(&client, held.lease).await.unwrap(), "a conflict keeps the lease");
+        world.done(Commit { lease: Some(held.lease), release: true, ..commit(&record, 2) }).await;
+        assert!(!world.backend.renew(&client, held.lease).await.unwrap());
+        let begun = Instant::now();
+        let next = world.backend.acquire(&client, LIMIT).await.unwrap();
+        assert!(begun.elapsed() < world.config.lease / 2);
+        assert_eq!(next.record.as_ref().map(number), Some(2));
+        world.backend.release(&client, next.lease);
+    }
+
+    "the holder of a lease can end the session, and one that lost it can not" [short] => |world| {
+        let record = world.seeded(1).await;
+        let (client, generation) = (record.client_id, record.generation);
+        let lost = world.backend.acquire(&client, LIMIT).await.unwrap();
+        let next = in_time("the next turn", world.backend.acquire(&client, LIMIT)).await.unwrap();
+        let late = world.backend.destroy(Target::Leased(client, generation, lost.lease)).await;
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert!(world.backend.destroy(Target::Leased(client, generation, next.lease)).await.unwrap());
+        world.backend.release(&client, next.lease);
+        world.expect_told(&client, &["created", "destroyed"]).await;
     }
 
     "an end does not wait for the lease, and the holder's write is refused" => |world| {

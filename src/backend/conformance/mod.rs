@@ -33,7 +33,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::{
-    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, Target,
+    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NodeFigures,
+    Target,
 };
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionEvent, SessionId};
 
@@ -126,6 +127,7 @@ fn commit(record: &Record, n: i64) -> Commit {
         data: data(n),
         max_age: record.max_age,
         lease: None,
+        release: false,
         rotate: false,
     }
 }
@@ -219,5 +221,6 @@ fn shown(event: &SessionEvent) -> String {
         },
         SessionEvent::Destroy(end) => end.reason.as_str().into(),
         SessionEvent::Cleanup(cleanup) => format!("cleanup {}", cleanup.cleared),
+        SessionEvent::Gap(_) => "gap".into(),
     }
 }

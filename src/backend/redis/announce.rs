@@ -1,5 +1,7 @@
 //! What nodes tell each other.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,6 +20,7 @@ enum Announced {
         r#gen: Value,
         sid: SessionId,
         v: Value,
+        left: Value,
         prev: Option<SessionId>,
         new: bool,
         init: bool,
@@ -36,11 +39,12 @@ enum Announced {
     },
 }
 
-/// An event, and the version of the record after it.
+/// An event, and the version and time to live of the record after it.
 #[derive(Debug)]
 pub(super) struct Announcement {
     pub(super) event: BackendEvent,
     pub(super) version: u64,
+    pub(super) left: Duration,
 }
 
 /// Scripts hold numbers as text at times.
@@ -62,22 +66,24 @@ fn reason(text: &str) -> DestroyReason {
 
 /// Reads an announcement; `None` for what is none.
 pub(super) fn read(text: &str) -> Option<Announcement> {
-    let (event, generation, version) = match serde_json::from_str(text).ok()? {
-        Announced::Set { cid, r#gen, sid, v, prev, new, init, node } => {
+    let (event, generation, version, left) = match serde_json::from_str(text).ok()? {
+        Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node } => {
             let mut set = SessionSet::new(cid, sid, new, init, NodeId::new(&node).ok()?);
             set.previous_id = prev;
-            (SessionEvent::Set(set), Some(number(&r#gen)?), number(&v)?)
+            let left = number(&left).unwrap_or(0);
+            (SessionEvent::Set(set), Some(number(&r#gen)?), number(&v)?, left)
         }
         Announced::Destroy { cid, r#gen, sid, reason: why, node } => {
             let end = SessionDestroy::new(cid, sid, reason(&why), NodeId::new(&node).ok()?);
-            (SessionEvent::Destroy(end), Some(number(&r#gen)?), 0)
+            (SessionEvent::Destroy(end), Some(number(&r#gen)?), 0, 0)
         }
         Announced::Cleanup { cleared, node } => {
-            (SessionEvent::Cleanup(Cleanup::new(cleared, NodeId::new(&node).ok()?)), None, 0)
+            (SessionEvent::Cleanup(Cleanup::new(cleared, NodeId::new(&node).ok()?)), None, 0, 0)
         }
     };
     let generation = generation.map(Generation::from_number);
-    Some(Announcement { event: BackendEvent { event, generation }, version })
+    let left = Duration::from_millis(left);
+    Some(Announcement { event: BackendEvent { event, generation }, version, left })
 }
 
 /// The announcement of a cleanup.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use fred::types::config::Config;
+
 use crate::error::{Error, Result};
 
 /// How to reach Redis, and under which names.
@@ -14,20 +16,64 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct RedisConfig {
-    pub(super) url: String,
+    place: Place,
     pub(super) prefix: String,
     pub(super) pool: usize,
     pub(super) timeout: Duration,
+    pub(super) keyspace: KeyspaceEvents,
+    pub(super) sweep: Duration,
+    pub(super) audit: Duration,
+}
+
+#[derive(Clone)]
+enum Place {
+    Url(String),
+    Config(Box<Config>),
+}
+
+/// What to do about `notify-keyspace-events` of the server, without which deletions and evictions
+/// by others are told late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum KeyspaceEvents {
+    /// Adds the flags that are missing (`Kg$xe`) to those that are on. If Redis refuses, one
+    /// warning names them, and everything else goes on. This is the default.
+    #[default]
+    Apply,
+    /// Changes nothing, and warns if flags are missing: somebody else configures the server.
+    Check,
+    /// Does without: announcements, sweep and audit only.
+    Off,
 }
 
 impl RedisConfig {
-    /// Redis at this URL, such as `redis://user:password@host:6379/0`.
+    /// Redis at this URL.
+    ///
+    /// | URL | is |
+    /// |---|---|
+    /// | `redis://user:password@host:6379/0` | one server; all but the host can be left out |
+    /// | `rediss://..` | the same over TLS, with the feature `redis-tls` |
+    /// | `redis-cluster://host:port?node=host:port` | a cluster |
+    /// | `redis-sentinel://host:port?node=host:port&sentinelServiceName=name` | behind sentinels |
     pub fn new(url: impl Into<String>) -> Self {
+        Self::at(Place::Url(url.into()))
+    }
+
+    /// Redis as the client library is configured: for what a URL can't say, such as certificates
+    /// or credentials that change.
+    pub fn from_fred(config: Config) -> Self {
+        Self::at(Place::Config(Box::new(config)))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            url: url.into(),
+            place,
             prefix: "io-session".into(),
             pool: 4,
             timeout: Duration::from_secs(2),
+            keyspace: KeyspaceEvents::Apply,
+            sweep: Duration::from_millis(100),
+            audit: Duration::from_secs(30),
         }
     }
 
@@ -39,7 +85,7 @@ impl RedisConfig {
         self
     }
 
-    /// Connections for commands, 1 to 64. Default 4.
+    /// Connections for commands, 1 to 64. Default 4. One more only listens.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool = connections;
@@ -47,11 +93,46 @@ impl RedisConfig {
     }
 
     /// How long a command may take, 50 ms to 60 s. Default 2 s. Beyond that the operation is
-    /// [`Unavailable`](crate::ErrorKind::Unavailable).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), and what it did is not known.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// What to do about the server's `notify-keyspace-events`. Default
+    /// [`KeyspaceEvents::Apply`].
+    #[must_use]
+    pub fn keyspace_events(mut self, keyspace: KeyspaceEvents) -> Self {
+        self.keyspace = keyspace;
+        self
+    }
+
+    /// How often one of the nodes looks for sessions that are over, 10 ms to 60 s. Default 100 ms.
+    /// Sessions that have a socket are looked at in time whatever this is.
+    #[must_use]
+    pub fn sweep_interval(mut self, every: Duration) -> Self {
+        self.sweep = every;
+        self
+    }
+
+    /// How often each node compares its sockets with Redis although nothing seems wrong, 1 s to
+    /// 1 hour. Default 30 s. No socket stays on an ended session for longer, whatever was lost.
+    #[must_use]
+    pub fn audit_interval(mut self, every: Duration) -> Self {
+        self.audit = every;
+        self
+    }
+
+    pub(super) fn fred(&self) -> Result<Config> {
+        match &self.place {
+            Place::Config(config) => Ok((**config).clone()),
+            Place::Url(url) => Config::from_url(url).map_err(|error| {
+                // Without the value: it may hold a password.
+                Error::option("redis", "no valid URL", "such as redis://user:password@host:6379/0")
+                    .with_source(error)
+            }),
+        }
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -66,9 +147,25 @@ impl RedisConfig {
         if !(1..=64).contains(&self.pool) {
             return Err(Error::option("redis.pool_size", self.pool, "1 to 64"));
         }
-        if !(Duration::from_millis(50)..=Duration::from_secs(60)).contains(&self.timeout) {
-            let timeout = format_args!("{:?}", self.timeout);
-            return Err(Error::option("redis.timeout", timeout, "50 milliseconds to 60 seconds"));
+        let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
+        for (name, value, range, words) in [
+            (
+                "redis.timeout",
+                self.timeout,
+                millis(50)..=seconds(60),
+                "50 milliseconds to 60 seconds",
+            ),
+            (
+                "redis.sweep_interval",
+                self.sweep,
+                millis(10)..=seconds(60),
+                "10 milliseconds to 60 seconds",
+            ),
+            ("redis.audit_interval", self.audit, seconds(1)..=seconds(3600), "1 second to 1 hour"),
+        ] {
+            if !range.contains(&value) {
+                return Err(Error::option(name, format_args!("{value:?}"), words));
+            }
         }
         Ok(())
     }
@@ -89,6 +186,40 @@ impl From<String> for RedisConfig {
 impl fmt::Debug for RedisConfig {
     // A URL may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("RedisConfig")
+            .field("prefix", &self.prefix)
+            .field("pool", &self.pool)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn bad_options_are_named_with_their_range() {
+        let redis = || RedisConfig::new("redis://127.0.0.1");
+        for (config, named) in [
+            (redis().prefix(""), "redis.prefix"),
+            (redis().prefix("a{b}"), "redis.prefix"),
+            (redis().pool_size(0), "redis.pool_size"),
+            (redis().timeout(Duration::ZERO), "redis.timeout"),
+            (redis().sweep_interval(Duration::from_secs(61)), "redis.sweep_interval"),
+            (redis().audit_interval(Duration::from_millis(999)), "redis.audit_interval"),
+        ] {
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidOption);
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        assert!(redis().check().is_ok());
+    }
+
+    #[test]
+    fn a_password_does_not_show() {
+        let config = RedisConfig::new("redis://me:secret@127.0.0.1:nonsense");
+        assert!(!format!("{config:?} {}", config.fred().unwrap_err()).contains("secret"));
     }
 }

@@ -1,18 +1,20 @@
 //! Names in Redis. All keys of one client share the hash tag `{client}`, so that each script
 //! stays in one slot of a cluster.
 
-use crate::session::{ClientId, NodeId, SessionId};
+use crate::session::{ClientId, SessionId};
 
 /// | key | holds |
 /// |---|---|
 /// | `P:{cid}:s` | the record |
 /// | `P:{cid}:m` | the mapping: birth mark and id, a while longer than the record |
+/// | `P:{cid}:e` | the birth mark of the session whose end was told last, for a while |
 /// | `P:{cid}:l` | the lease: its owner's token |
 /// | `P:{cid}:q` | those who wait for it, in order |
 /// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
 /// | `P:{sweep}:due`, `P:{sweep}:by` | clients by when to look at their session; who sweeps |
 /// | channel `P:ev` | announcements |
-/// | channel `P:n:<node>` | leases granted to a node's waiters |
+/// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
+/// | channel `P:n:<instance>` | leases granted to a node's waiters |
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -33,6 +35,10 @@ impl Keys {
 
     pub(super) fn mapping(&self, client: &ClientId) -> String {
         self.of(client, "m")
+    }
+
+    pub(super) fn ended(&self, client: &ClientId) -> String {
+        self.of(client, "e")
     }
 
     pub(super) fn lease(&self, client: &ClientId) -> String {
@@ -59,12 +65,17 @@ impl Keys {
         format!("{}:ev", self.prefix)
     }
 
-    pub(super) fn nodes(&self) -> String {
+    pub(super) fn grants_prefix(&self) -> String {
         format!("{}:n:", self.prefix)
     }
 
-    pub(super) fn node(&self, node: &NodeId) -> String {
-        format!("{}{node}", self.nodes())
+    /// The channel of one process. Not named by the node: names can be given twice by mistake.
+    pub(super) fn grants(&self, instance: &str) -> String {
+        format!("{}{instance}", self.grants_prefix())
+    }
+
+    pub(super) fn registry(&self) -> Vec<String> {
+        ["z", "h"].map(|part| format!("{}:{{nodes}}:{part}", self.prefix)).into()
     }
 
     /// The pattern of keyspace notifications for records.

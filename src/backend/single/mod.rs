@@ -8,18 +8,19 @@ mod slots;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, Target,
+    LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
@@ -35,6 +36,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 /// that goes away leaves no half-done change behind.
 pub struct SingleBackend<S> {
     shared: Arc<Shared<S>>,
+    /// What this node said of itself last.
+    said: Mutex<Option<(NodeFigures, Instant)>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -53,7 +56,7 @@ impl<S: SessionStore> SingleBackend<S> {
                 () = stop.cancelled() => {}
             }
         });
-        Self { shared, tasks, closing }
+        Self { shared, said: Mutex::new(None), tasks, closing }
     }
 
     fn open(&self) -> Result<()> {
@@ -203,6 +206,22 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
 
     fn notify_cleanup(&self, cleared: u64) {
         self.shared.tell_cleanup(cleared);
+    }
+
+    async fn beat(&self, figures: &NodeFigures) -> Result<()> {
+        self.open()?;
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((figures.clone(), Instant::now()));
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        self.open()?;
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let info = |(figures, at): (NodeFigures, Instant)| {
+            NodeInfo::new(self.node().clone(), figures, at.elapsed())
+        };
+        Ok(said.map(info).into_iter().collect())
     }
 
     async fn health(&self) -> Result<()> {

@@ -259,6 +259,9 @@ impl<S: SessionStore> Shared<S> {
         self.map(&slot, &record);
         let previous = commit.rotate.then_some(old.session_id);
         self.tell_set(&record, false, commit.rotate, previous);
+        if let Some(lease) = commit.lease.filter(|_| commit.release) {
+            slot.lease.release(lease, self.config.lease);
+        }
         Ok(Committed::Done(record))
     }
 
@@ -288,7 +291,9 @@ impl<S: SessionStore> Shared<S> {
 
     pub(super) async fn destroy(&self, target: Target) -> Result<bool> {
         let client = match target {
-            Target::Client(client) | Target::Generation(client, _) => client,
+            Target::Client(client) | Target::Generation(client, _) | Target::Leased(client, ..) => {
+                client
+            }
             Target::Session(id) => match self.slots.client_of(&id) {
                 Some(client) => client,
                 None => match self.read(&id).await?.and_then(|stored| stored.client_id) {
@@ -299,12 +304,17 @@ impl<S: SessionStore> Shared<S> {
         };
         let slot = self.slots.slot(&client);
         let _turn = slot.op.lock().await;
+        if let Target::Leased(_, _, lease) = target
+            && !slot.lease.owns(lease)
+        {
+            return Err(Error::lease_lost());
+        }
         let found = match self.current(&slot).await? {
             Some(record) => Some(record),
             // Ending needs no attaching first, which would tell of a session that begins.
             None => match target {
                 Target::Session(id) => self.stored_record(&slot, &id).await?,
-                Target::Client(_) | Target::Generation(..) => {
+                Target::Client(_) | Target::Generation(..) | Target::Leased(..) => {
                     let found = self.store.find_by_client(&client).await;
                     match found.map_err(|e| Error::store("looking for a session failed", e))? {
                         Some(id) => self.stored_record(&slot, &id).await?,
@@ -315,7 +325,9 @@ impl<S: SessionStore> Shared<S> {
         };
         let Some(record) = found.filter(|record| match target {
             Target::Client(_) => true,
-            Target::Generation(_, generation) => record.generation == generation,
+            Target::Generation(_, generation) | Target::Leased(_, generation, _) => {
+                record.generation == generation
+            }
             Target::Session(id) => record.session_id == id,
         }) else {
             return Ok(false);

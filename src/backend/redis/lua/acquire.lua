@@ -1,6 +1,7 @@
 -- Takes a client's lease and reads its session, or queues.
--- KEYS: s, l, q. ARGV: token, node, lease ms, wait ms, limit, prefix of the nodes' channels.
--- Returns {1, record..} or {2} (granted, with or without a session), {3, ms until the owner's
+-- KEYS: s, l, q. ARGV: token, instance, lease ms, wait ms, limit, prefix of the nodes' channels,
+-- cid, alone.
+-- Returns {1, record..} or {2, now} (granted, with or without a session), {3, ms until the owner's
 -- lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
 local s, l, q = KEYS[1], KEYS[2], KEYS[3]
 local me = ARGV[1] .. '|' .. ARGV[2]
@@ -15,21 +16,23 @@ if not owner then
     redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
     owner = ARGV[1]
   else
-    redis.call('LPOP', q)
-    local token, node = string.match(head, '^(.-)|(.*)$')
-    redis.call('SET', l, token, 'PX', ARGV[3])
-    redis.call('PUBLISH', ARGV[6] .. node, token)
+    hand_over(l, q, ARGV[3], ARGV[6], ARGV[7], ARGV[8])
+    owner = redis.call('GET', l)
+    if not owner then
+      -- All who stood in line are gone.
+      redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
+      owner = ARGV[1]
+    end
   end
 end
 if owner == ARGV[1] then
   local r = read(s)
   if r then
-    return reply(1, s, r)
+    return reply(1, r)
   end
-  return { 2 }
+  return { 2, now() }
 end
-local place = redis.call('LPOS', q, me)
-if not place then
+if not redis.call('LPOS', q, me) then
   if redis.call('LLEN', q) >= tonumber(ARGV[5]) then
     return { 4 }
   end

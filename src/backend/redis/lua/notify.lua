@@ -5,7 +5,6 @@ local r = read(KEYS[1])
 if not r or r.sid ~= ARGV[4] then
   return { 0 }
 end
-redis.call('PUBLISH', ARGV[1], cjson.encode({
-  kind = 'set', cid = ARGV[3], gen = r.gen, sid = r.sid, v = r.v,
-  new = ARGV[5] == '1', init = false, node = ARGV[2] }))
+r.ttl = redis.call('PTTL', KEYS[1])
+tell_set(ARGV[1], ARGV[2], ARGV[3], r, ARGV[5] == '1')
 return { 1 }

@@ -1,9 +1,11 @@
 -- What all scripts share; it is put in front of each of them.
 --
--- A record is the hash `s`: v (version), gen (birth mark), sid, created (ms), ttl (ms), mode
--- (the session's own max age), data (JSON). Its own time to live is the session's life.
--- `m` holds "gen:sid" a while longer, so that an end can still be named. Whoever ends a session
--- deletes `m` in the same step and tells of it, so each end is told once.
+-- A record is the hash `s`: v (version), gen (birth mark), sid, created, ttl, exp (milliseconds, by
+-- the clock of Redis), mode (the session's own max age), data (JSON), hinted. Its own time to live
+-- is the session's life; `exp` says the same to those who only read fields.
+-- `m` holds "gen:sid" a while longer, so that an end can still be named. `e` holds the birth mark of
+-- the session whose end was told last. Whoever finds a session gone deletes `m` and sets `e` in the
+-- step in which it tells, so that each end is told once.
 -- `hinted` is when the pointer from the session's id to its client was set, for twice the time to
 -- live: it has to be set again only once a write comes later than half of that time.
 -- Replies begin with a status of ours, never with data: see the Rust side.
@@ -13,33 +15,48 @@ local function now()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- A key of another type is no record: somebody else wrote it.
 local function read(s)
-  local f = redis.call('HMGET', s, 'v', 'gen', 'sid', 'created', 'ttl', 'mode', 'data', 'hinted')
-  if not f[1] then
+  local f = redis.pcall('HMGET', s, 'v', 'gen', 'sid', 'created', 'ttl', 'mode', 'data', 'hinted', 'exp')
+  if f.err then
     return nil
   end
-  return { v = f[1], gen = f[2], sid = f[3], created = f[4], ttl = f[5], mode = f[6], data = f[7], hinted = f[8] }
+  for i = 1, 9 do
+    if not f[i] then
+      return nil
+    end
+  end
+  return { v = f[1], gen = f[2], sid = f[3], created = f[4], ttl = f[5], mode = f[6], data = f[7],
+    hinted = f[8], exp = f[9] }
 end
 
-local function reply(status, s, r)
-  return { status, now(), redis.call('PTTL', s), r.v, r.gen, r.sid, r.created, r.ttl, r.mode, r.data,
-    r.point or 0 }
+local function reply(status, r)
+  return { status, now(), r.v, r.gen, r.sid, r.created, r.ttl, r.exp, r.mode, r.data, r.point or 0 }
 end
 
-local function tell_end(channel, node, cid, gen, sid, reason)
+-- An announcement goes out before the change that it tells of, so that every subscriber hears it
+-- before the notification of Redis itself.
+local function tell_end(e, channel, node, cid, gen, sid, reason, grace)
   redis.call('PUBLISH', channel, cjson.encode({
     kind = 'destroy', cid = cid, gen = gen, sid = sid, reason = reason, node = node }))
+  redis.call('SET', e, gen, 'PX', grace)
+end
+
+local function tell_set(channel, node, cid, r, new, previous)
+  redis.call('PUBLISH', channel, cjson.encode({
+    kind = 'set', cid = cid, gen = r.gen, sid = r.sid, v = r.v, left = r.ttl, prev = previous,
+    new = new, init = new or previous ~= nil, node = node }))
 end
 
 -- Tells the end of a session whose record is gone, unless it was told.
-local function tell_untold(m, channel, node, cid, reason)
+local function tell_untold(m, e, channel, node, cid, reason, grace)
   local mapped = redis.call('GET', m)
   if not mapped then
-    return false
+    return nil
   end
-  redis.call('DEL', m)
   local gen, sid = string.match(mapped, '^(%d+):(.+)$')
-  tell_end(channel, node, cid, gen, sid, reason)
+  tell_end(e, channel, node, cid, gen, sid, reason, grace)
+  redis.call('DEL', m)
   return sid
 end
 
@@ -52,20 +69,36 @@ local function life(idle, cap, age)
   return idle
 end
 
--- Says whether the pointer has to be set (1), and that it will be.
-local function point(s, r, ttl)
-  local t = now()
+-- Sets what a write at `t` gives: `r.point` says that the pointer has to be set.
+local function live(r, t, ttl)
+  r.ttl = ttl
+  r.exp = string.format('%.0f', t + ttl)
   if not r.hinted or t - tonumber(r.hinted) > ttl / 2 then
-    redis.call('HSET', s, 'hinted', t)
+    r.hinted = string.format('%.0f', t)
     r.point = 1
   end
 end
 
-local function write(s, m, r, ttl, grace)
-  redis.call('HSET', s, 'v', r.v, 'gen', r.gen, 'sid', r.sid, 'created', r.created,
-    'ttl', ttl, 'mode', r.mode, 'data', r.data)
-  redis.call('PEXPIRE', s, ttl)
-  redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', ttl + grace)
-  r.ttl = ttl
-  point(s, r, ttl)
+local function write(s, m, r, grace)
+  redis.call('HSET', s, 'v', r.v, 'gen', r.gen, 'sid', r.sid, 'created', r.created, 'ttl', r.ttl,
+    'exp', r.exp, 'mode', r.mode, 'data', r.data, 'hinted', r.hinted)
+  redis.call('PEXPIRE', s, r.ttl)
+  redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', r.ttl + grace)
+end
+
+-- Grants the lease to the next in line, or frees it. A node that nobody listens for any more is
+-- passed over, where Redis can tell (`alone`: not in a cluster, which counts only its own node).
+local function hand_over(l, q, length, nodes, cid, alone)
+  while true do
+    local head = redis.call('LPOP', q)
+    if not head then
+      redis.call('DEL', l)
+      return
+    end
+    local token, node = string.match(head, '^(.-)|(.*)$')
+    if redis.call('PUBLISH', nodes .. node, token .. '|' .. cid) > 0 or alone ~= '1' then
+      redis.call('SET', l, token, 'PX', length)
+      return
+    end
+  end
 end

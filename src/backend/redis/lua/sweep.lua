@@ -1,7 +1,8 @@
 -- Claims clients whose session may be over. One node sweeps at a time; if it dies another takes
 -- over, and what it had claimed comes up again.
--- KEYS: due, by. ARGV: node, limit, claim ms, turn ms.
--- Returns {1, client..} or {0, ms until the turn of the node that sweeps ends}.
+-- KEYS: due, by. ARGV: instance, limit, claim ms, turn ms.
+-- Returns {1, ms to the next entry or -1, client..} or {0, ms until the turn of the node that
+-- sweeps ends}.
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[1] then
   return { 0, redis.call('PTTL', KEYS[2]) }
@@ -9,9 +10,13 @@ end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
 local t = now()
 local clients = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', t, 'LIMIT', 0, ARGV[2])
-local answer = { 1 }
+local answer = { 1, -1 }
 for i, client in ipairs(clients) do
   redis.call('ZADD', KEYS[1], t + tonumber(ARGV[3]), client)
-  answer[i + 1] = client
+  answer[i + 2] = client
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if first[2] then
+  answer[2] = math.max(0, math.floor(tonumber(first[2]) - t))
 end
 return answer

@@ -1,0 +1,276 @@
+//! Ends that no writer tells: expiry, eviction, and whatever others do to our keys.
+//!
+//! Redis drops a record whose time is over when somebody looks, or much later. So this node looks
+//! at the sessions of its own sockets at their very end, and one of all nodes sweeps the rest.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fred::prelude::Value;
+use tokio::sync::Notify;
+
+use super::announce;
+use super::records::Only;
+use super::scripts;
+use super::shared::Shared;
+use crate::error::Result;
+use crate::session::{ClientId, DestroyReason, SessionId};
+
+/// Entries that one turn of the sweep takes, and sessions that are looked at together.
+const PAGE: i64 = 256;
+/// A node that sweeps has the next turn too, for this long; if it dies another one goes on then.
+const TURN: Duration = Duration::from_secs(1);
+/// What a node has claimed comes up again after this.
+const CLAIM: Duration = Duration::from_secs(2);
+/// Looks wait this long, for most turn out to be announced by then.
+const SETTLE: Duration = Duration::from_millis(10);
+/// Looks that wait. More than that at once is left to the sweep and the audit.
+const LOOKS: usize = 16 * 1024;
+
+/// Clients whose session may have ended.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    waiting: Mutex<HashMap<ClientId, DestroyReason>>,
+    some: Notify,
+}
+
+impl Looks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, DestroyReason>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `false` if there are too many.
+    pub(super) fn add(&self, client: &ClientId, reason: DestroyReason) -> bool {
+        let mut waiting = self.lock();
+        if waiting.len() >= LOOKS && !waiting.contains_key(client) {
+            return false;
+        }
+        waiting.entry(*client).or_insert(reason);
+        drop(waiting);
+        self.some.notify_one();
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn take(&self) -> HashMap<ClientId, DestroyReason> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found {
+    /// It lives, this much longer.
+    Alive(Duration),
+    /// It had ended, and this told everybody.
+    Told(Option<SessionId>),
+    /// It is gone, and that was told before or is nobody's business.
+    Gone,
+}
+
+impl Shared {
+    /// Looks at a session that may have ended by itself, and tells its end if nobody has.
+    pub(super) async fn look(&self, client: &ClientId, reason: DestroyReason) -> Result<Found> {
+        // Of use if nothing is left in Redis that could name it.
+        let known = self.watched.belief(client);
+        let mut arguments = self.head(client);
+        arguments.extend([
+            reason.as_str().into(),
+            known.map(|k| k.generation.number().to_string()).unwrap_or_default().into(),
+            known.map(|k| k.session.as_str().to_owned()).unwrap_or_default().into(),
+        ]);
+        let reply = self.link.run(&scripts::RESOLVE, self.session_keys(client), arguments).await?;
+        match reply.status {
+            1 => {
+                self.link.observe(&reply);
+                let left = u64::try_from(reply.number(1).unwrap_or(0)).unwrap_or(0);
+                Ok(Found::Alive(Duration::from_millis(left)))
+            }
+            2 => Ok(Found::Told(reply.text(0).and_then(|id| SessionId::parse(&id).ok()))),
+            0 => Ok(Found::Gone),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    /// [`look`](Self::look), and tidies up. `true`: the session had ended, and this told it.
+    pub(super) async fn resolve(&self, client: &ClientId, reason: DestroyReason) -> Result<bool> {
+        match self.look(client, reason).await? {
+            Found::Alive(_) => Ok(false),
+            found => {
+                let id = if let Found::Told(id) = found { id } else { None };
+                let client = [*client];
+                futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
+                Ok(matches!(found, Found::Told(_)))
+            }
+        }
+    }
+
+    /// Looks at several sessions at once. Returns what each is.
+    async fn look_at(
+        &self,
+        clients: impl Iterator<Item = (ClientId, DestroyReason)>,
+    ) -> Result<Vec<(ClientId, Found)>> {
+        let looks = clients.map(async |(client, reason)| {
+            self.look(&client, reason).await.map(|found| (client, found))
+        });
+        futures_util::future::try_join_all(looks).await
+    }
+
+    /// Takes the ended ones off the list and puts the others off.
+    async fn tidy(&self, looked: &[(ClientId, Found)]) -> Result<()> {
+        let mut later = Vec::new();
+        let mut over = Vec::new();
+        let mut pointers = Vec::new();
+        for (client, found) in looked {
+            match found {
+                Found::Alive(left) => later.push((*client, *left, Only::Always)),
+                Found::Told(id) => {
+                    over.push(*client);
+                    pointers.push(*id);
+                }
+                Found::Gone => over.push(*client),
+            }
+        }
+        let pointers = pointers.into_iter().map(|id| self.unpoint(id));
+        futures_util::try_join!(
+            self.index(later),
+            self.unindex(&over),
+            futures_util::future::try_join_all(pointers),
+        )?;
+        Ok(())
+    }
+
+    /// Looks at what is due at this moment, as the sweep or for a cleanup. The number that ended
+    /// and was told by this.
+    async fn end_due(&self, clients: &[Value]) -> Result<u64> {
+        let clients = clients.iter().filter_map(|client| ClientId::parse(&client.as_str()?).ok());
+        let looked = self.look_at(clients.map(|client| (client, DestroyReason::Expired))).await?;
+        self.tidy(&looked).await?;
+        let told = looked.iter().filter(|(_, found)| matches!(found, Found::Told(_))).count();
+        Ok(u64::try_from(told).unwrap_or(u64::MAX))
+    }
+
+    /// One turn of the sweep. How long to wait for the next; `None`: there is more to do.
+    async fn sweep(&self, every: Duration) -> Result<Option<Duration>> {
+        let keys = vec![self.keys.due(), self.keys.sweeper()];
+        let turn = TURN.max(4 * every);
+        let arguments: Vec<Value> = vec![
+            self.instance.as_str().into(),
+            PAGE.into(),
+            super::shared::millis(CLAIM).into(),
+            super::shared::millis(turn).into(),
+        ];
+        let reply = self.link.run(&scripts::SWEEP, keys, arguments).await?;
+        self.sweeping.store(reply.status == 1, Ordering::Relaxed);
+        let until = |at: usize| {
+            u64::try_from(reply.number(at).unwrap_or(-1)).ok().map(Duration::from_millis)
+        };
+        if reply.status != 1 {
+            // Another node sweeps.
+            return Ok(Some(until(0).unwrap_or(turn).max(Duration::from_millis(20))));
+        }
+        let clients = reply.items().get(1..).unwrap_or_default();
+        self.end_due(clients).await?;
+        if i64::try_from(clients.len()).unwrap_or(PAGE) >= PAGE {
+            return Ok(None);
+        }
+        let next = until(0).map_or(every, |next| next.min(every));
+        Ok(Some(next.max(Duration::from_millis(1))))
+    }
+
+    pub(super) async fn cleanup(&self) -> Result<u64> {
+        let mut cleared = 0;
+        loop {
+            let keys = vec![self.keys.due()];
+            let reply = self.link.run(&scripts::DUE, keys, vec![PAGE.into()]).await?;
+            if reply.items().is_empty() {
+                break;
+            }
+            // Each is taken off the list, or put off.
+            cleared += self.end_due(reply.items()).await?;
+        }
+        self.announce(announce::cleanup(cleared, &self.config.node)).await?;
+        Ok(cleared)
+    }
+}
+
+/// Sweeps, for ever.
+pub(super) async fn sweep(shared: Arc<Shared>, every: Duration) {
+    loop {
+        match shared.sweep(every).await {
+            Ok(Some(pause)) => tokio::time::sleep(pause).await,
+            Ok(None) => {}
+            Err(error) => {
+                shared.sweeping.store(false, Ordering::Relaxed);
+                tracing::debug!(%error, "the sweep failed and will be tried again");
+                tokio::time::sleep(TURN).await;
+            }
+        }
+    }
+}
+
+/// Looks at the sessions of this node's own sockets when their time is over, for ever.
+pub(super) async fn end_own(shared: Arc<Shared>) {
+    loop {
+        let due = shared.watched.due(usize::try_from(PAGE).unwrap_or(256)).await;
+        let asked: Vec<_> = due
+            .into_iter()
+            .filter(|client| shared.watched.known(client).is_some())
+            .map(|client| (client, DestroyReason::Expired))
+            .collect();
+        let looked = match shared.look_at(asked.iter().copied()).await {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::debug!(%error, "sessions could not be looked at and will be again");
+                for (client, _) in &asked {
+                    shared.watched.look_in(client, TURN);
+                }
+                continue;
+            }
+        };
+        for (client, found) in &looked {
+            match found {
+                Found::Alive(left) => shared.watched.look_in(client, *left),
+                // The announcement is on its way; if it gets lost the audit finds out.
+                Found::Told(_) => {}
+                // It was, and may be lost.
+                Found::Gone => shared.doubt.notify_one(),
+            }
+        }
+        let over: Vec<_> =
+            looked.into_iter().filter(|(_, f)| matches!(f, Found::Told(_))).collect();
+        if let Err(error) = shared.tidy(&over).await {
+            tracing::debug!(%error, "ended sessions were not tidied up; the sweep will do it");
+        }
+    }
+}
+
+/// Looks at what was said to have ended, for ever.
+pub(super) async fn look_around(shared: Arc<Shared>) {
+    loop {
+        shared.looks.some.notified().await;
+        tokio::time::sleep(SETTLE).await;
+        let mut waiting: Vec<_> = shared
+            .looks
+            .take()
+            .into_iter()
+            .filter(|(client, _)| !shared.ended.is_over(client))
+            .collect();
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(waiting.len().min(usize::try_from(PAGE).unwrap_or(256)));
+            let looks = waiting.iter().map(async |(client, reason)| {
+                let result = shared.resolve(client, *reason).await;
+                if let Err(error) = result {
+                    tracing::debug!(%error, "an end could not be looked into; the audit will");
+                }
+            });
+            futures_util::future::join_all(looks).await;
+            waiting = rest;
+        }
+    }
+}

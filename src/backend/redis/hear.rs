@@ -1,0 +1,246 @@
+//! One connection that only listens: announcements, granted leases, and what Redis itself says of
+//! our keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::{KeyspaceEvent, Message};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::Instant;
+
+use super::announce;
+use super::connect;
+use super::scripts::failed;
+use super::shared::Shared;
+use super::watched::{Belief, Change};
+use crate::backend::BackendEvent;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{DestroyReason, SessionEvent};
+
+/// A subscription that delivers nothing for this long is tried again.
+const DELIVERY: Duration = Duration::from_millis(200);
+/// How often, before the start fails.
+const TRIES: u32 = 25;
+/// Between tries after a reconnect.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Turns given to the listeners of this node when they fall behind.
+const YIELDS: u32 = 256;
+
+/// The listening connection. Nothing else is asked on it: a refused subscription answers the next
+/// command in line, and would be taken for data.
+pub(super) struct Listener {
+    pub(super) client: Client,
+    pub(super) shared: Arc<Shared>,
+    pub(super) database: u8,
+    pub(super) keyspace: super::KeyspaceEvents,
+}
+
+/// What the listener hears by. Taken before the first subscription, so that nothing is missed.
+pub(super) struct Ears {
+    messages: Receiver<Message>,
+    witnesses: Receiver<KeyspaceEvent>,
+}
+
+impl Listener {
+    pub(super) fn ears(&self) -> Ears {
+        Ears { messages: self.client.message_rx(), witnesses: self.client.keyspace_event_rx() }
+    }
+
+    /// Subscribes, and waits until a message really comes: an `Ok` of a subscription says only
+    /// that it was written.
+    pub(super) async fn subscribe(&self) -> Result<()> {
+        let keys = &self.shared.keys;
+        let own = keys.grants(&self.shared.instance);
+        let mut messages = self.client.message_rx();
+        let channels = vec![keys.announcements(), own.clone()];
+        self.client.subscribe(channels).await.map_err(|e| failed("SUBSCRIBE", e))?;
+        let delivered = async {
+            loop {
+                match messages.recv().await {
+                    Ok(message) if *message.channel == own => return true,
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return false,
+                }
+            }
+        };
+        let mut delivered = std::pin::pin!(delivered);
+        for _ in 0..TRIES {
+            let sent = self.shared.link.pool.next().publish::<i64, _, _>(&own, "").await;
+            sent.map_err(|e| failed("PUBLISH", e))?;
+            match tokio::time::timeout(DELIVERY, &mut delivered).await {
+                Ok(true) => {
+                    self.watch_keys().await;
+                    return Ok(());
+                }
+                Ok(false) => break,
+                Err(_) => {}
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "Redis delivers no messages to its subscriber; the user needs `+subscribe`, `+publish` and the channels `PREFIX:*`",
+        ))
+    }
+
+    /// Subscribes to what Redis says of records. Without it announcements, the sweep and the audit
+    /// go on: foreign deletions and evictions are told later.
+    async fn watch_keys(&self) {
+        if self.keyspace == super::KeyspaceEvents::Off {
+            return;
+        }
+        connect::keyspace_flags(&self.shared.link.pool, self.keyspace).await;
+        let pattern = self.shared.keys.witnesses(self.database);
+        let watched = async {
+            self.client.psubscribe(pattern).await?;
+            // The connection itself has to say so, see above.
+            self.client.client_info::<String>().await
+        };
+        match watched.await {
+            Ok(info) if info.contains("psub=0") => {
+                tracing::warn!("Redis did not take the subscription to keyspace notifications");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                %error,
+                "Redis refused the subscription to keyspace notifications: deletions and evictions by others are told late; the user needs `+psubscribe`, `+client|info` and the channels `__keyspace@*__:PREFIX:*`"
+            ),
+        }
+    }
+
+    /// Subscribes anew after each reconnect, for ever.
+    pub(super) async fn stay_subscribed(self: Arc<Self>, mut reconnects: Receiver<Server>) {
+        loop {
+            match reconnects.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+            while let Err(error) = self.subscribe().await {
+                tracing::warn!(%error, "subscribing again failed; trying on");
+                tokio::time::sleep(PAUSE).await;
+            }
+            // Whatever was sent in between is lost.
+            self.shared.gap();
+        }
+    }
+
+    /// Hears, until the client is closed.
+    pub(super) async fn listen(self: Arc<Self>, ears: Ears) {
+        let Ears { mut messages, mut witnesses } = ears;
+        loop {
+            tokio::select! {
+                biased;
+                message = messages.recv() => match message {
+                    Ok(message) => self.message(&message).await,
+                    Err(RecvError::Lagged(count)) => self.missed(count),
+                    Err(RecvError::Closed) => return,
+                },
+                witness = witnesses.recv() => match witness {
+                    Ok(witness) => {
+                        // What a script announces before it writes was sent before Redis told of
+                        // the write: all that is here is heard first.
+                        loop {
+                            match messages.try_recv() {
+                                Ok(message) => self.message(&message).await,
+                                Err(TryRecvError::Lagged(count)) => self.missed(count),
+                                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                            }
+                        }
+                        self.witness(&witness);
+                    }
+                    Err(RecvError::Lagged(count)) => self.missed(count),
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    fn missed(&self, count: u64) {
+        tracing::warn!(count, "this node fell behind Redis; comparing");
+        self.shared.gap();
+    }
+
+    async fn message(&self, message: &Message) {
+        let text = message.value.as_bytes_str().unwrap_or_default();
+        if *message.channel != self.shared.keys.announcements() {
+            self.shared.granted(&text);
+            return;
+        }
+        self.shared.hear(&text);
+        // A burst: this node's own listeners come first, or they would miss what is here.
+        let mut yields = 0;
+        while self.shared.events.len() > self.shared.config.event_capacity / 2 && yields < YIELDS {
+            tokio::task::yield_now().await;
+            yields += 1;
+        }
+    }
+
+    /// Something happened to a record, whoever did it. Nodes with a socket of the client look,
+    /// and the one that sweeps looks for the rest.
+    fn witness(&self, event: &KeyspaceEvent) {
+        let reason = match event.operation.as_str() {
+            "expired" => DestroyReason::Expired,
+            "evicted" => DestroyReason::Evicted,
+            // The last five are never ours: somebody wrote over the record.
+            "del" | "rename_from" | "set" | "rename_to" | "restore" | "copy_to" | "move_from" => {
+                DestroyReason::External
+            }
+            _ => return,
+        };
+        let key = event.key.as_str_lossy();
+        let shared = &self.shared;
+        let Some(client) = shared.keys.client_of_record(&key) else { return };
+        // Told already: by the script that did it.
+        if shared.ended.is_over(&client) {
+            return;
+        }
+        let ours = shared.watched.known(&client).is_some();
+        if (ours || shared.sweeps()) && !shared.looks.add(&client, reason) {
+            // Too many at once.
+            shared.doubt.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    /// Takes over an announcement and tells this node, unless it was told in another way.
+    pub(super) fn hear(&self, text: &str) {
+        let Some(announcement) = announce::read(text) else {
+            tracing::warn!(
+                "an announcement that can't be read; do all nodes run the same version?"
+            );
+            return;
+        };
+        let BackendEvent { event, generation } = &announcement.event;
+        match (event, generation) {
+            (SessionEvent::Set(set), Some(generation)) => {
+                self.ended.revived(&set.client_id);
+                self.watched.learn(&Change {
+                    client: set.client_id,
+                    generation: *generation,
+                    session: set.session_id,
+                    version: announcement.version,
+                    created: Instant::now(),
+                    left: announcement.left,
+                });
+                let change = Belief {
+                    generation: *generation,
+                    session: set.session_id,
+                    version: announcement.version,
+                };
+                if !self.watched.announced(&set.client_id, change) {
+                    return;
+                }
+            }
+            (SessionEvent::Destroy(end), Some(generation)) => {
+                self.watched.end(&end.client_id, Some(*generation));
+                if !self.ended.note(&end.client_id, *generation) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.tell(announcement.event);
+    }
+}

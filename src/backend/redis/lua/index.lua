@@ -1,0 +1,20 @@
+-- Says when to look at clients' sessions. The list lives as long as its last entry.
+-- KEYS: due. ARGV: grace, then for each: "LT" (only if earlier than what is there) or "", cid,
+-- milliseconds from now.
+-- Returns {1}.
+local t = now()
+local last = 0
+for i = 2, #ARGV, 3 do
+  local inside = tonumber(ARGV[i + 2])
+  if ARGV[i] == 'LT' then
+    redis.call('ZADD', KEYS[1], 'LT', t + inside, ARGV[i + 1])
+  else
+    redis.call('ZADD', KEYS[1], t + inside, ARGV[i + 1])
+  end
+  last = math.max(last, inside)
+end
+local keep = last + tonumber(ARGV[1])
+if redis.call('PTTL', KEYS[1]) < keep then
+  redis.call('PEXPIRE', KEYS[1], keep)
+end
+return { 1 }

@@ -1,0 +1,125 @@
+//! Comparing this node's sockets with Redis: messages can get lost, sessions can not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ends::Found;
+use super::reply::{Fields, Stored};
+use super::shared::Shared;
+use super::watched::Belief;
+use crate::backend::BackendEvent;
+use crate::error::Result;
+use crate::session::{ClientId, DestroyReason, Record, SessionDestroy, SessionEvent, SessionSet};
+
+/// Clients that are compared at once.
+const BATCH: usize = 128;
+/// What looks missed may be on its way: it is given this long.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Between tries while Redis is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Compares each `audit`, and at once whenever there is a reason to doubt, for ever.
+pub(super) async fn audit(shared: Arc<Shared>, audit: Duration) {
+    loop {
+        tokio::select! {
+            () = shared.doubt.notified() => {}
+            () = tokio::time::sleep(audit) => {}
+        }
+        while let Err(error) = shared.reconcile().await {
+            tracing::warn!(%error, "comparing with Redis failed; trying on");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Shared {
+    /// Compares the clients that have a socket here with Redis, and tells what was missed.
+    pub(super) async fn reconcile(&self) -> Result<()> {
+        let mut odd = self.differing(&self.watched.all()).await?;
+        if odd.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(SETTLE).await;
+        odd = self.differing(&odd).await?;
+        for client in odd {
+            self.repair(&client).await?;
+        }
+        Ok(())
+    }
+
+    /// Those whose session is not what the sockets here go by.
+    async fn differing(&self, clients: &[ClientId]) -> Result<Vec<ClientId>> {
+        let mut odd = Vec::new();
+        for batch in clients.chunks(BATCH) {
+            let reads = batch.iter().map(async |client| {
+                let record = self.peek(client).await?;
+                let belief = self.watched.belief(client);
+                Result::Ok((*client, is_behind(belief, record.as_ref())))
+            });
+            for read in futures_util::future::join_all(reads).await {
+                let (client, differs) = read?;
+                if differs {
+                    odd.push(client);
+                }
+            }
+        }
+        Ok(odd)
+    }
+
+    /// The client's record, without taking it over.
+    async fn peek(&self, client: &ClientId) -> Result<Option<Record>> {
+        let values = self.link.fields(self.keys.record(client)).await?.unwrap_or_default();
+        Ok(match Fields(&values).record(client, self.link.clock.now()) {
+            Stored::Live(record) => Some(record),
+            Stored::Corrupt(_) => None,
+        })
+    }
+
+    async fn repair(&self, client: &ClientId) -> Result<()> {
+        // A record that can't be read ends by this.
+        let record = self.client_record(client).await?;
+        let belief = self.watched.belief(client);
+        let node = self.config.node.clone();
+        if let Some(old) = belief
+            && record.as_ref().is_none_or(|record| record.generation != old.generation)
+        {
+            let found = self.look(client, DestroyReason::Reconciled).await?;
+            // Else everybody is told by an announcement, this node too.
+            if !matches!(found, Found::Told(_)) {
+                self.watched.end(client, Some(old.generation));
+                if self.ended.note(client, old.generation) {
+                    let reason = DestroyReason::Reconciled;
+                    let end = SessionDestroy::new(*client, old.session, reason, node.clone());
+                    self.tell(BackendEvent {
+                        event: SessionEvent::Destroy(end),
+                        generation: Some(old.generation),
+                    });
+                }
+            }
+        }
+        let belief = self.watched.belief(client);
+        if let Some(record) = record.filter(|record| is_behind(belief, Some(record))) {
+            let begun = belief.is_none_or(|belief| belief.generation != record.generation);
+            self.ended.revived(client);
+            self.learn(&record);
+            self.watched.forestall(client, Belief::of(&record));
+            let set = SessionSet::new(*client, record.session_id, false, begun, node);
+            self.tell(BackendEvent {
+                event: SessionEvent::Set(set),
+                generation: Some(record.generation),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether what sockets go by is not what there is now.
+fn is_behind(belief: Option<Belief>, record: Option<&Record>) -> bool {
+    match (belief, record) {
+        (None, None) => false,
+        (Some(belief), Some(record)) => {
+            belief.generation != record.generation || belief.version < record.version
+        }
+        _ => true,
+    }
+}

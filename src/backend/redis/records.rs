@@ -1,0 +1,324 @@
+//! Reading and changing sessions. A read is one command, a change one script; what a session's
+//! first write and a new id need beside it (pointer, list of ends) is not part of it, for it has
+//! other slots in a cluster.
+
+use std::time::Duration;
+
+use fred::prelude::*;
+
+use super::reply::{Fields, Reply, Stored, mode_text};
+use super::scripts::{self, failed};
+use super::shared::{GRACE, Shared, millis};
+use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Loaded, Target};
+use crate::error::{Error, Result};
+use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
+
+impl Shared {
+    // ---- reading -------------------------------------------------------------------------
+
+    pub(super) async fn client_record(&self, client: &ClientId) -> Result<Option<Record>> {
+        let stored = match self.link.fields(self.keys.record(client)).await? {
+            Some(values) if Fields(&values).is_missing() => {
+                self.look_into_absence(client);
+                return Ok(None);
+            }
+            Some(values) => Fields(&values).record(client, self.link.clock.now()),
+            None => Stored::Corrupt(Error::store("a record", "its key is no hash")),
+        };
+        self.live(client, stored).await
+    }
+
+    /// Ends a record that can't be read: one bad record must not fail for ever.
+    async fn live(&self, client: &ClientId, stored: Stored) -> Result<Option<Record>> {
+        match stored {
+            Stored::Live(record) => {
+                self.learn(&record);
+                Ok(Some(record))
+            }
+            Stored::Corrupt(error) => {
+                tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
+                if !self.end(client, DestroyReason::Corrupt, End::default()).await? {
+                    self.resolve(client, DestroyReason::Corrupt).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A session that sockets have here is not there: somebody has to tell, if nobody has.
+    fn look_into_absence(&self, client: &ClientId) {
+        if self.watched.known(client).is_some() {
+            self.looks.add(client, DestroyReason::Expired);
+        }
+    }
+
+    async fn hinted(&self, session: &SessionId) -> Result<Option<ClientId>> {
+        let key = self.keys.hint(session);
+        let client: Option<String> =
+            self.link.pool.next().get(key).await.map_err(|e| failed("GET", e))?;
+        Ok(client.and_then(|client| ClientId::parse(&client).ok()))
+    }
+
+    pub(super) async fn load(&self, id: &SessionId, hint: Option<&ClientId>) -> Result<Loaded> {
+        let mut superseded = false;
+        if let Some(client) = hint {
+            match self.client_record(client).await? {
+                Some(record) if record.session_id == *id => return Ok(Loaded::Found(record)),
+                other => superseded = other.is_some(),
+            }
+        }
+        // Another client's, or none: only now the way by the session's id is needed.
+        match self.hinted(id).await? {
+            Some(client) if Some(&client) != hint => match self.client_record(&client).await? {
+                Some(record) if record.session_id == *id => Ok(Loaded::Found(record)),
+                _ => Ok(Loaded::Missing { superseded }),
+            },
+            _ => Ok(Loaded::Missing { superseded }),
+        }
+    }
+
+    // ---- writing -------------------------------------------------------------------------
+
+    pub(super) async fn create(&self, create: &Create) -> Result<Created> {
+        let mode = create.max_age.validate()?;
+        let data = create.data.encode(self.config.max_payload)?;
+        let client = &create.client;
+        let mut arguments = self.head(client);
+        arguments.extend([
+            SessionId::generate().as_str().into(),
+            Generation::random().number().to_string().into(),
+            data.into(),
+            mode_text(mode).into(),
+            self.idle(mode),
+            self.cap(),
+            millis(Create::joins_up_to(create.since)).into(),
+        ]);
+        // Twice: a record that can't be read ends, and then there is none.
+        for _ in 0..2 {
+            let keys = self.session_keys(client);
+            let reply = self.link.run(&scripts::CREATE, keys, arguments.clone()).await?;
+            self.link.observe(&reply);
+            match (reply.status, reply.record(client)?) {
+                (1, Stored::Live(record)) => {
+                    self.learn(&record);
+                    futures_util::try_join!(
+                        self.point(&record, &reply),
+                        self.index(vec![(*client, record.remaining, Only::Always)]),
+                        self.unpoint(reply.previous()),
+                    )?;
+                    return Ok(Created::New(record));
+                }
+                (2, stored) => {
+                    if let Some(record) = self.live(client, stored).await? {
+                        return Ok(Created::Exists(record));
+                    }
+                }
+                _ => return Err(reply.unexpected()),
+            }
+        }
+        Err(Error::store("creating a session", "the client's record can't be read or ended"))
+    }
+
+    pub(super) async fn commit(&self, commit: Commit) -> Result<Committed> {
+        let mode = commit.max_age.validate()?;
+        let data = commit.data.encode(self.config.max_payload)?;
+        let client = &commit.client;
+        let new_id = commit.rotate.then(SessionId::generate);
+        let released = commit.lease.filter(|_| commit.release);
+        let mut arguments = self.head(client);
+        arguments.extend([
+            commit.generation.number().to_string().into(),
+            commit.version.map(|version| version.to_string()).unwrap_or_default().into(),
+            commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
+            data.into(),
+            mode_text(mode).into(),
+            self.idle(mode),
+            self.cap(),
+            new_id.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
+            if released.is_some() { "1" } else { "0" }.into(),
+        ]);
+        arguments.extend(self.hand_over());
+        let reply = self.link.run(&scripts::COMMIT, self.all_keys(client), arguments).await?;
+        match reply.status {
+            1 => {
+                self.link.observe(&reply);
+                if let Some(lease) = released {
+                    self.leases.done(client, lease, self.config.lease);
+                }
+                let record = reply.record_of(client, commit.data)?;
+                self.learn(&record);
+                let earlier = match mode {
+                    MaxAge::Default => Vec::new(),
+                    // It may end earlier than the list thinks.
+                    _ => vec![(*client, record.remaining, Only::Earlier)],
+                };
+                futures_util::try_join!(
+                    self.point(&record, &reply),
+                    self.unpoint(reply.previous()),
+                    self.index(earlier),
+                )?;
+                Ok(Committed::Done(record))
+            }
+            2 => match self.live(client, reply.record(client)?).await? {
+                Some(record) => Ok(Committed::Conflict(record)),
+                None => Ok(Committed::Ended),
+            },
+            3 => Ok(Committed::Ended),
+            4 => Ok(Committed::LeaseLost),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    pub(super) async fn touch(
+        &self,
+        client: &ClientId,
+        generation: Generation,
+    ) -> Result<Option<Record>> {
+        let mut arguments = self.head(client);
+        arguments.extend([
+            generation.number().to_string().into(),
+            self.idle(MaxAge::Default),
+            self.cap(),
+        ]);
+        let reply = self.link.run(&scripts::TOUCH, self.session_keys(client), arguments).await?;
+        match reply.status {
+            1 => {
+                self.link.observe(&reply);
+                let record = self.live(client, reply.record(client)?).await?;
+                if let Some(record) = &record {
+                    self.point(record, &reply).await?;
+                }
+                Ok(record)
+            }
+            3 => Ok(None),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    pub(super) async fn destroy(&self, target: Target) -> Result<bool> {
+        let (client, what) = match target {
+            Target::Client(client) => (client, End::default()),
+            Target::Generation(client, generation) => {
+                (client, End { generation: Some(generation), ..End::default() })
+            }
+            Target::Leased(client, generation, lease) => {
+                (client, End { generation: Some(generation), lease: Some(lease), session: None })
+            }
+            Target::Session(id) => match self.hinted(&id).await? {
+                Some(client) => (client, End { session: Some(id), ..End::default() }),
+                None => return Ok(false),
+            },
+        };
+        self.end(&client, DestroyReason::Destroyed, what).await
+    }
+
+    async fn end(&self, client: &ClientId, reason: DestroyReason, what: End) -> Result<bool> {
+        let mut arguments = self.head(client);
+        arguments.extend([
+            reason.as_str().into(),
+            what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
+            what.generation.map(|g| g.number().to_string()).unwrap_or_default().into(),
+            what.lease.map(LeaseToken::text).unwrap_or_default().into(),
+        ]);
+        arguments.extend(self.hand_over());
+        let reply = self.link.run(&scripts::DESTROY, self.all_keys(client), arguments).await?;
+        match reply.status {
+            1 => {
+                if let Some(lease) = what.lease {
+                    self.leases.done(client, lease, self.config.lease);
+                }
+                let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
+                let client = [*client];
+                futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
+                Ok(true)
+            }
+            0 => Ok(false),
+            4 => Err(Error::lease_lost()),
+            _ => Err(reply.unexpected()),
+        }
+    }
+
+    // ---- what goes with a session --------------------------------------------------------
+
+    /// Points from the session's id to its client, if the script asks for it: for twice the
+    /// session's time to live, so that most writes need not.
+    async fn point(&self, record: &Record, reply: &Reply) -> Result<()> {
+        if !reply.wants_pointer() {
+            return Ok(());
+        }
+        let expire = Some(Expiration::PX(millis(2 * record.ttl).max(1)));
+        let key = self.keys.hint(&record.session_id);
+        let client = record.client_id.as_str();
+        let set = self.link.pool.next().set(key, client, expire, None, false).await;
+        set.map_err(|e| failed("SET", e))
+    }
+
+    /// Removes the pointer of a session's id that is dead.
+    pub(super) async fn unpoint(&self, session: Option<SessionId>) -> Result<()> {
+        let Some(id) = session else { return Ok(()) };
+        let gone = self.link.pool.next().unlink(self.keys.hint(&id)).await;
+        gone.map_err(|e| failed("UNLINK", e))
+    }
+
+    /// Says when to look at clients' sessions.
+    pub(super) async fn index(&self, entries: Vec<(ClientId, Duration, Only)>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut arguments: Vec<Value> = vec![millis(GRACE).into()];
+        for (client, left, only) in entries {
+            let only = if only == Only::Earlier { "LT" } else { "" };
+            // A moment after the end, so that one look is enough.
+            arguments.extend([
+                only.into(),
+                client.as_str().into(),
+                (millis(left).saturating_add(1)).into(),
+            ]);
+        }
+        self.link.run(&scripts::INDEX, vec![self.keys.due()], arguments).await.map(drop)
+    }
+
+    pub(super) async fn unindex(&self, clients: &[ClientId]) -> Result<()> {
+        if clients.is_empty() {
+            return Ok(());
+        }
+        let members: Vec<&str> = clients.iter().map(ClientId::as_str).collect();
+        let removed = self.link.pool.next().zrem(self.keys.due(), members).await;
+        removed.map_err(|e| failed("ZREM", e))
+    }
+
+    // ---- notices -------------------------------------------------------------------------
+
+    pub(super) async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
+        let Some(client) = self.hinted(session).await? else { return Ok(()) };
+        let arguments: Vec<Value> = vec![
+            self.keys.announcements().into(),
+            self.config.node.as_str().into(),
+            client.as_str().into(),
+            session.as_str().into(),
+            if is_new { "1" } else { "0" }.into(),
+        ];
+        let keys = vec![self.keys.record(&client)];
+        self.link.run(&scripts::NOTIFY, keys, arguments).await.map(drop)
+    }
+
+    pub(super) async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
+        let Some(client) = self.hinted(session).await? else { return Ok(()) };
+        self.resolve(&client, DestroyReason::External).await.map(drop)
+    }
+}
+
+/// When an entry in the list of ends is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Only {
+    Always,
+    Earlier,
+}
+
+/// What has to be so for a session to be ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    session: Option<SessionId>,
+    generation: Option<Generation>,
+    lease: Option<LeaseToken>,
+}

@@ -1,0 +1,191 @@
+//! What Redis answers.
+//!
+//! The first item of every array is a status or a version of ours: an array whose first item is
+//! a word such as `message` would be taken for a pushed message by the client library.
+
+use std::time::Duration;
+
+use fred::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};
+
+/// The fields that a read asks for, in the order of [`Fields`].
+pub(super) const FIELDS: [&str; 8] = ["v", "gen", "sid", "created", "ttl", "exp", "mode", "data"];
+
+/// A script's reply: a status, and what comes with it.
+pub(super) struct Reply {
+    script: &'static str,
+    pub(super) status: i64,
+    rest: Vec<Value>,
+}
+
+impl Reply {
+    pub(super) fn new(script: &'static str, value: Value) -> Result<Self> {
+        let mut items = match value {
+            Value::Array(items) => items.into_iter(),
+            other => vec![other].into_iter(),
+        };
+        let status = items.next().and_then(|status| status.as_i64());
+        let status = status.ok_or_else(|| odd(script, "no status"))?;
+        Ok(Self { script, status, rest: items.collect() })
+    }
+
+    pub(super) fn unexpected(&self) -> Error {
+        odd(self.script, "a status that it does not have")
+    }
+
+    pub(super) fn number(&self, at: usize) -> Option<i64> {
+        self.rest.get(at).and_then(Value::as_i64)
+    }
+
+    pub(super) fn text(&self, at: usize) -> Option<String> {
+        self.rest.get(at).and_then(Value::as_string)
+    }
+
+    pub(super) fn items(&self) -> &[Value] {
+        &self.rest
+    }
+
+    /// The time of Redis, where the first item is one.
+    pub(super) fn now(&self) -> Option<i64> {
+        self.number(0)
+    }
+
+    /// The record that follows the time.
+    pub(super) fn record(&self, client: &ClientId) -> Result<Stored> {
+        let incomplete = || odd(self.script, "an incomplete record");
+        let now = self.now().ok_or_else(incomplete)?;
+        Ok(Fields(self.rest.get(1..9).ok_or_else(incomplete)?).record(client, now))
+    }
+
+    /// [`record`](Self::record) of a reply that leaves out the data, which is this.
+    pub(super) fn record_of(&self, client: &ClientId, data: SessionData) -> Result<Record> {
+        let incomplete = || odd(self.script, "an incomplete record");
+        let now = self.now().ok_or_else(incomplete)?;
+        let fields = Fields(self.rest.get(1..9).ok_or_else(incomplete)?);
+        fields.with(client, now, data).ok_or_else(incomplete)
+    }
+
+    /// Whether the pointer from the session's id to its client has to be set.
+    pub(super) fn wants_pointer(&self) -> bool {
+        self.number(9) == Some(1)
+    }
+
+    /// The id that the session, or the client, had before.
+    pub(super) fn previous(&self) -> Option<SessionId> {
+        SessionId::parse(&self.text(10)?).ok()
+    }
+}
+
+/// What is stored of a session.
+pub(super) enum Stored {
+    Live(Record),
+    /// Not a record of ours; why.
+    Corrupt(Error),
+}
+
+/// The fields of a record, in the order of [`FIELDS`].
+pub(super) struct Fields<'a>(pub(super) &'a [Value]);
+
+impl Fields<'_> {
+    /// Whether there is anything.
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.iter().all(Value::is_null)
+    }
+
+    pub(super) fn record(&self, client: &ClientId, now: i64) -> Stored {
+        let text = self.0.get(7).and_then(Value::as_bytes_str);
+        let data = match text.as_deref().map(SessionData::from_json) {
+            Some(Ok(data)) => data,
+            Some(Err(error)) => return Stored::Corrupt(error),
+            None => SessionData::new(),
+        };
+        match self.with(client, now, data) {
+            Some(record) if text.is_some() => Stored::Live(record),
+            _ => Stored::Corrupt(Error::new(ErrorKind::InvalidData, "a field is missing or odd")),
+        }
+    }
+
+    fn with(&self, client: &ClientId, now: i64, data: SessionData) -> Option<Record> {
+        let number = |at: usize| self.0.get(at)?.as_u64();
+        let text = |at: usize| self.0.get(at)?.as_bytes_str();
+        let since = |then: u64| u64::try_from(now).unwrap_or(0).saturating_sub(then);
+        let until = |then: u64| then.saturating_sub(u64::try_from(now).unwrap_or(0));
+        Some(Record {
+            session_id: SessionId::parse(&text(2)?).ok()?,
+            client_id: *client,
+            generation: Generation::from_number(number(1)?),
+            version: number(0)?,
+            data,
+            max_age: mode_from(&text(6)?),
+            age: Duration::from_millis(since(number(3)?)),
+            ttl: Duration::from_millis(number(4)?),
+            // Redis says that it is alive: at least for this moment.
+            remaining: Duration::from_millis(until(number(5)?).max(1)),
+        })
+    }
+}
+
+fn odd(script: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Store, format!("the script `{script}` answered with {what}"))
+}
+
+/// A session's own max age as text: milliseconds, or a word.
+pub(super) fn mode_text(mode: MaxAge) -> String {
+    match mode {
+        MaxAge::Default => "default".into(),
+        MaxAge::Browser => "browser".into(),
+        MaxAge::After(age) => age.as_millis().to_string(),
+    }
+}
+
+fn mode_from(text: &str) -> MaxAge {
+    match text.parse() {
+        Ok(millis) => MaxAge::After(Duration::from_millis(millis)),
+        Err(_) if text == "browser" => MaxAge::Browser,
+        Err(_) => MaxAge::Default,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fields(values: [&str; 8]) -> Vec<Value> {
+        values.iter().map(|value| Value::from(*value)).collect()
+    }
+
+    #[test]
+    fn a_records_times_are_relative_to_the_clock_of_redis() {
+        let (client, id) = (ClientId::generate(), SessionId::generate());
+        let values =
+            fields(["3", "77", id.as_str(), "1000", "500", "1700", "browser", "{\"n\":1}"]);
+        let Stored::Live(record) = Fields(&values).record(&client, 1200) else { panic!("live") };
+        assert_eq!((record.version, record.generation), (3, Generation::from_number(77)));
+        assert_eq!(record.age, Duration::from_millis(200));
+        assert_eq!(record.remaining, Duration::from_millis(500));
+        assert_eq!((record.session_id, record.max_age), (id, MaxAge::Browser));
+        let late = Fields(&values).record(&client, 9000);
+        assert!(matches!(late, Stored::Live(record) if !record.remaining.is_zero()));
+    }
+
+    #[test]
+    fn own_max_ages_survive_as_text() {
+        for mode in [MaxAge::Default, MaxAge::Browser, MaxAge::After(Duration::from_millis(1500))] {
+            assert_eq!(mode_from(&mode_text(mode)), mode);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_stored_is_a_record_or_corrupt(
+            values in proptest::collection::vec("[ -~]{0,40}|[0-9]{1,20}", 0..10), now in any::<i64>(),
+        ) {
+            let values: Vec<Value> = values.iter().map(|value| Value::from(value.as_str())).collect();
+            let stored = Fields(&values).record(&ClientId::generate(), now);
+            prop_assert!(values.len() >= 8 || matches!(stored, Stored::Corrupt(_)));
+        }
+    }
+}
