@@ -1,0 +1,113 @@
+//! What the log says, and what it must not say.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+mod support;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use axum_io_session::SessionBridge;
+use support::app::app;
+use support::http::Browser;
+use support::{KEY, OTHER_KEY};
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Everything that this thread logs from now on, at all levels.
+    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        (log, guard)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(part)).count()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn unsigned_cookies_and_missing_or_weak_keys_are_warned_of() {
+    let (log, _guard) = Log::begin();
+    SessionBridge::builder().keys([KEY]).build().await.unwrap();
+    assert_eq!(log.count("WARN"), 0, "{}", log.text());
+    SessionBridge::builder().signed(false).build().await.unwrap();
+    assert_eq!(log.count("cookies are not signed"), 1, "{}", log.text());
+    SessionBridge::builder().build().await.unwrap();
+    assert_eq!(log.count("no signing keys are given"), 1, "{}", log.text());
+    SessionBridge::builder().keys(["short"]).allow_weak_keys(true).build().await.unwrap();
+    assert_eq!(log.count("shorter than 32 bytes"), 1, "{}", log.text());
+    assert_eq!(log.count("WARN"), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn anomalies_are_traced_and_neither_ids_nor_keys_nor_data_get_into_the_log() {
+    let (log, _guard) = Log::begin();
+    let bridge = SessionBridge::builder().keys([KEY, OTHER_KEY]).build().await.unwrap();
+    let app = app(&bridge);
+    let (mut a, mut b) = (Browser::new(), Browser::new());
+    a.post(&app, "/merge", r#"{"password":"a secret"}"#).await;
+    b.post(&app, "/merge", r#"{"password":"a secret"}"#).await;
+    let secrets = [
+        a.get(&app, "/id").await.body,
+        b.get(&app, "/id").await.body,
+        a.get(&app, "/client").await.body,
+        b.get(&app, "/client").await.body,
+    ];
+    let (whole_a, whole_b) = (a.clone(), b.clone());
+    // A changed cookie, a mixed pair, and an id that names nothing any more.
+    let mut changed = whole_a.clone();
+    changed.jar.insert("sid".into(), whole_a.jar["sid"].replacen('=', "A", 1));
+    changed.get(&app, "/read").await;
+    let mut mixed = whole_a.clone();
+    mixed.jar.insert("sid".into(), whole_b.jar["sid"].clone());
+    mixed.get(&app, "/read").await;
+    b.post(&app, "/logout", "").await;
+    whole_b.clone().get(&app, "/read").await;
+    assert_eq!(log.count("bad signature"), 1, "{}", log.text());
+    assert_eq!(log.count("do not belong together"), 1, "{}", log.text());
+    assert_eq!(log.count("unknown session"), 1, "{}", log.text());
+
+    tracing::info!(?bridge, events = ?bridge.events(), "as an application may log it");
+    let mut events = bridge.events();
+    a.post(&app, "/merge", r#"{"n":1}"#).await;
+    tracing::info!(event = ?support::next(&mut events).await);
+    let text = log.text();
+    for secret in &secrets {
+        assert!(!text.contains(secret.as_str()), "an id is in the log:\n{text}");
+    }
+    for (name, value) in whole_a.jar.iter().chain(&whole_b.jar) {
+        assert!(!text.contains(value.as_str()), "{name} is in the log:\n{text}");
+    }
+    for secret in [KEY, OTHER_KEY, "a secret"] {
+        assert!(!text.contains(secret), "{secret:?} is in the log:\n{text}");
+    }
+}
