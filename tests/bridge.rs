@@ -31,6 +31,8 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().key("a;b"), "key", "cookie name"),
         (b().key("é"), "key", "cookie name"),
         (b().key("a").client_key("A"), "client_key", "different from `key`"),
+        (b().key("a").client_key("a.sig"), "client_key", "signature"),
+        (b().key("a.sig").client_key("a"), "client_key", "signature"),
         (b().client_key("a=b"), "client_key", "cookie name"),
         (b().max_age(Duration::ZERO), "max_age", "1 second to 1 year"),
         (b().max_age(second / 2), "max_age", "1 second to 1 year"),

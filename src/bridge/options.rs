@@ -210,6 +210,16 @@ impl Options {
                 "different from `key`",
             ));
         }
+        // An application of Koa's on the same host signs `key` by a cookie of this name, and
+        // browsers would mix them up.
+        let signs = |a: &str, b: &str| a.eq_ignore_ascii_case(&format!("{b}.sig"));
+        if signs(&self.client_key, &self.key) || signs(&self.key, &self.client_key) {
+            return Err(Error::option(
+                "client_key",
+                format_args!("{:?}", self.client_key),
+                "a name that is not taken for the signature of `key`, nor `key` for its: not the same with `.sig`",
+            ));
+        }
         Ok(())
     }
 
