@@ -24,6 +24,16 @@ check("a socket opened before the session exists sees it after the HTTP call", a
   assert.deepEqual((await b.get()).json.session, { n: 2 });
 });
 
+check("an answer names client, session and node as HTTP does", async ({ seeded }) => {
+  const b = await seeded({ n: 1 });
+  const { clientId, sessionId, node } = (await b.get()).json;
+  const tab = await b.open();
+  assert.deepEqual(await tab.ok("session:get"), { ok: true, clientId, sessionId, session: { n: 1 }, node });
+  assert.deepEqual(await tab.ok("session:inc"), { ok: true, clientId, sessionId, session: { n: 2 }, node });
+  assert.deepEqual(await tab.ok("session:set", { a: 1 }), { ok: true, clientId, sessionId, session: { a: 1 }, node });
+  assert.equal((await tab.ok("session:destroy")).node, node);
+});
+
 check("a logout over HTTP tells the open socket, which stays connected", async ({ seeded }) => {
   const b = await seeded();
   const { sessionId, node } = (await b.get()).json;

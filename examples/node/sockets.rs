@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum_io_session::bridge::Handshake;
 use axum_io_session::socket::SocketContext;
 use axum_io_session::{Error, ErrorKind, Result, SocketSession as _};
 use serde_json::{Value, json};
@@ -116,10 +117,12 @@ where
 }
 
 fn answer(session: &SocketContext) -> Value {
+    let handshake = session.socket().req_parts().extensions.get::<Handshake>();
     json!({
         "ok": true,
         "clientId": session.client_id(),
         "sessionId": session.session_id(),
         "session": session.session(),
+        "node": handshake.map(|handshake| handshake.bridge().node()),
     })
 }
