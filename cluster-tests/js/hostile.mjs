@@ -124,6 +124,21 @@ check("60 levels are kept, 20,000 are refused", async ({ seeded }) => {
   assert.equal((await b.get()).text.includes(nest(60)), true);
 });
 
+check("a socket that sends 110 or 20,000 levels is refused or cut, and the session is unharmed", async ({ seeded }) => {
+  const b = await seeded();
+  for (const levels of [110, 200, 20_000]) {
+    const tab = await b.open();
+    const cut = new Promise((done) => tab.socket.once("disconnect", () => done("cut")));
+    // The client's own encoder could not nest as deep.
+    const deep = `{"deep":${"[".repeat(levels - 1)}1${"]".repeat(levels - 1)}}`;
+    tab.socket.io.engine.write(`42["session:set",${deep}]`);
+    await inTime(Promise.race([tab.call("session:get"), cut]), `${levels} levels`);
+    assert.deepEqual((await b.get()).json.session, { n: 1 }, `${levels} levels`);
+  }
+  const tab = await b.open();
+  assert.deepEqual((await tab.ok("session:inc")).session, { n: 2 });
+});
+
 check("900 kB are kept, 8 MB are refused, and the node lives", async ({ seeded }) => {
   const b = await seeded();
   const big = { s: "x".repeat(900_000) };

@@ -1,5 +1,5 @@
 // Sessions over HTTP.
-import { assert, check, run, until } from "./harness.mjs";
+import { assert, check, raw, run, until } from "./harness.mjs";
 
 check("the first answer sets a signed client cookie for a year, and every answer rolls it", async ({ browser }) => {
   const b = browser();
@@ -139,6 +139,22 @@ check("parallel increments lose nothing", async ({ seeded }) => {
   const b = await seeded({ n: 0 });
   await Promise.all(Array.from({ length: 50 }, () => b.clone().post("/session/inc")));
   assert.deepEqual((await b.get()).json.session, { n: 50 });
+});
+
+check("a handshake sets the client cookie, whatever the transport asks for", async ({ browser }) => {
+  const b = browser();
+  const opened = await b.get("/socket.io/?EIO=4&transport=polling");
+  assert.equal(opened.status, 200);
+  assert.equal(opened.setCookies("app.sid.cid").length, 1);
+  assert.equal(opened.setCookies("app.sid").length, 0);
+  const { clientId } = (await b.get()).json;
+  // By websocket the cookie comes with the 101.
+  const other = browser();
+  const key = Buffer.from("sixteen bytes ok").toString("base64");
+  const answer = await raw(other.url(), `GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${key}\r\ncookie: ${b.cookies()}\r\n\r\n`);
+  assert.match(answer, /^HTTP\/1.1 101/);
+  const cookie = /^set-cookie: (app\.sid\.cid=[^;]+)/im.exec(answer)[1];
+  assert.equal((await other.get("/session", { cookie })).json.clientId, clientId);
 });
 
 check("health, metrics and dashboard answer", async ({ browser, seeded }) => {
