@@ -217,7 +217,7 @@ impl Options {
             return Err(Error::option(
                 "client_key",
                 format_args!("{:?}", self.client_key),
-                "a name that is not taken for the signature of `key`, nor `key` for its: not the same with `.sig`",
+                "neither `key` with `.sig` nor `key` without it: Koa keeps signatures in such cookies",
             ));
         }
         Ok(())
