@@ -1,7 +1,7 @@
 //! Everything that happens to sessions, as a stream and as Server-Sent Events.
 //!
 //! Run it: cargo run --example events
-//! Try it: curl -N localhost:3000/events & curl -X POST localhost:3000/visit
+//! Try it: curl -N localhost:3000/events & sleep 1; curl -X POST localhost:3000/visit
 
 use std::convert::Infallible;
 
