@@ -224,7 +224,8 @@ impl Session {
     /// `with_session` of this session runs on any node: for values that depend on their old
     /// ones.
     ///
-    /// Changes that the request made before are applied first and written with it.
+    /// Changes that the request made before are applied first and written with it. What the
+    /// closure changed is written whatever it returns: look before you change.
     ///
     /// Cancel safe: if the future is dropped the change is written whole or not at all.
     ///
