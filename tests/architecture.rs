@@ -30,20 +30,49 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules of this crate that a source names, in code, not in comments. Names that `lib.rs`
-/// exports again count as `lib`.
-fn named(source: &str) -> Vec<String> {
+/// The module of each name that `lib.rs` exports again.
+fn exported(lib: &str) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for statement in lib.split(';') {
+        let Some((_, path)) = statement.split_once("pub use ") else { continue };
+        let (module, list) = path.split_once("::").unwrap();
+        for name in list.trim_matches(['{', '}']).split(',') {
+            names.insert(name.trim_matches(['{', '}', ' ', '\n']).to_owned(), module.to_owned());
+        }
+    }
+    names
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// What follows each `prefix` that begins a path.
+fn paths<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    code.match_indices(prefix).filter_map(move |(at, _)| {
+        let before = code[..at].chars().last();
+        let begins = before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':');
+        begins.then(|| &code[at + prefix.len()..])
+    })
+}
+
+/// What a source names of this crate's root, in code, not in comments. `depth` is how many
+/// `super` lead from its module to the root.
+fn named(source: &str, depth: usize) -> Vec<String> {
     let mut names = Vec::new();
-    for line in source.lines() {
+    let up = "super::".repeat(depth);
+    // Modules inside a file are a level further down, and only tests are such.
+    let outside = source.split("#[cfg(test)]\nmod ").next().unwrap().len();
+    let mut read = 0;
+    for line in source.split_inclusive('\n') {
         let code = line.split("//").next().unwrap();
-        for (at, _) in code.match_indices("crate::") {
-            let rest = &code[at + "crate::".len()..];
-            let name: String =
-                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let boundary =
-                code[..at].chars().last().is_none_or(|c| !c.is_alphanumeric() && c != '_');
-            if boundary {
-                names.push(name);
+        let root = if read < outside { up.clone() } else { format!("super::{up}") };
+        read += line.len();
+        for rest in paths(code, "crate::").chain(paths(code, &root)) {
+            match rest.strip_prefix('{') {
+                // `use crate::{a::B, c::D}`, on one line as this test wants it.
+                Some(group) => names.extend(group.split(',').map(|path| identifier(path.trim()))),
+                None => names.push(identifier(rest)),
             }
         }
     }
@@ -51,15 +80,17 @@ fn named(source: &str) -> Vec<String> {
 }
 
 /// Arrows that point the wrong way, as sentences.
-fn wrong_arrows(module: &str, file: &str, source: &str) -> Vec<String> {
+fn wrong_arrows(file: &str, source: &str, exported: &BTreeMap<String, String>) -> Vec<String> {
+    let parts: Vec<&str> = file.strip_suffix(".rs").unwrap().split('/').collect();
+    let module = parts[0];
+    let depth = parts.len() - usize::from(parts.last() == Some(&"mod"));
     let allowed = allowed();
     let Some(may) = allowed.get(module) else {
         return vec![format!("{file}: module `{module}` has no place in the layers")];
     };
-    named(source)
+    named(source, depth)
         .into_iter()
-        // Types that lib.rs exports again: only errors are named so, and in tests.
-        .filter(|name| name.starts_with(|c: char| c.is_lowercase()))
+        .map(|name| exported.get(&name).cloned().unwrap_or(name))
         .filter(|name| name != module && name != "error" && !may.contains(&name.as_str()))
         .map(|name| format!("{file}: `{module}` names `{name}`, which is above or beside it"))
         .collect()
@@ -71,16 +102,17 @@ fn every_arrow_points_down() {
     let mut found = Vec::new();
     files(&root, &mut found);
     assert!(found.len() > 30, "only {} sources found", found.len());
+    let exported = exported(&fs::read_to_string(root.join("lib.rs")).unwrap());
+    assert_eq!(exported["SessionBridge"], "bridge");
+    assert_eq!(exported["SessionId"], "session");
     let mut wrong = Vec::new();
     for path in found {
-        let inside = path.strip_prefix(&root).unwrap();
-        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-        let module = first.strip_suffix(".rs").unwrap_or(first);
-        if module == "lib" {
+        let inside = path.strip_prefix(&root).unwrap().display().to_string();
+        if inside == "lib.rs" {
             continue;
         }
         let source = fs::read_to_string(&path).unwrap();
-        wrong.extend(wrong_arrows(module, &inside.display().to_string(), &source));
+        wrong.extend(wrong_arrows(&inside, &source, &exported));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
@@ -115,12 +147,22 @@ fn fred_is_named_by_the_redis_backend_only() {
 
 #[test]
 fn a_wrong_arrow_is_found() {
-    assert_eq!(wrong_arrows("web", "x", "use crate::socket::attach;").len(), 1);
-    assert_eq!(
-        wrong_arrows("session", "x", "    let a = crate::store::LiveStore::new();").len(),
-        1
-    );
-    assert_eq!(wrong_arrows("store", "x", "pub(crate) use crate::backend::Known;").len(), 1);
-    assert_eq!(wrong_arrows("socket", "x", "use crate::bridge::Call; // not crate::web").len(), 0);
-    assert_eq!(wrong_arrows("new", "x", "").len(), 1);
+    let exported = exported("pub use bridge::{SessionBridge, A};\npub use session::SessionId;");
+    for (file, source, wrong) in [
+        ("web/x.rs", "use crate::socket::attach;", 1),
+        ("session/x.rs", "    let a = crate::store::LiveStore::new();", 1),
+        ("store/x.rs", "pub(crate) use crate::backend::Known;", 1),
+        ("session/x.rs", "use crate::{bridge::A, store::B, error::C};", 2),
+        ("session/x.rs", "fn f(_: crate::SessionBridge) {}", 1),
+        ("store/mod.rs", "use super::backend::Known;", 1),
+        ("store/file/x.rs", "use super::super::super::backend::Known;", 1),
+        ("store/x.rs", "\n#[cfg(test)]\nmod tests { use super::super::super::backend::A; }", 1),
+        ("new/x.rs", "", 1),
+        ("socket/x.rs", "use crate::bridge::Call; // not crate::web", 0),
+        ("store/x.rs", "use crate::SessionId; use super::super::session::A;", 0),
+        ("store/file/x.rs", "use super::super::StoreEntry; use super::writer::A;", 0),
+        ("store/x.rs", "\n#[cfg(test)]\nmod tests { use super::*; use super::super::now_ms; }", 0),
+    ] {
+        assert_eq!(wrong_arrows(file, source, &exported).len(), wrong, "{file}: {source}");
+    }
 }

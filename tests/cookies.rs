@@ -129,6 +129,38 @@ async fn the_very_first_request_of_a_client_maps_its_session() {
 }
 
 #[tokio::test]
+async fn an_update_that_changes_nothing_creates_writes_and_sets_nothing() {
+    async fn idle(session: Session) -> Result<(), Error> {
+        session.update(|data| data.remove("nothing")).await?;
+        session.update(|data| data.insert("a", 1)).await??;
+        session.update(|data| data.remove("a")).await?;
+        session.update(|data| data.get::<i64>("a")).await??;
+        Ok(())
+    }
+    async fn look(session: Session) -> Result<(), Error> {
+        session.update(|data| data.remove("nothing")).await.map(|_| ())
+    }
+    let world = world().await;
+    let app = axum::Router::new()
+        .route("/idle", post(idle))
+        .route("/look", post(look))
+        .layer(world.bridge.layer());
+    let mut browser = Browser::new();
+    for _ in 0..2 {
+        let answer = browser.post(&app, "/look", "").await;
+        assert!(answer.status.is_success() && answer.set_cookie("sid").is_none());
+    }
+    assert!(world.store.live.is_empty());
+    // Created by its second update, and emptied by its third.
+    let created = browser.post(&app, "/idle", "").await;
+    assert!(created.set_cookie("sid").is_some(), "{}", created.body);
+    let writes = world.store.writes();
+    assert_eq!(writes, 2);
+    assert!(browser.post(&app, "/look", "").await.set_cookie("sid").is_none());
+    assert_eq!((world.store.writes(), world.store.touches()), (writes, 0));
+}
+
+#[tokio::test]
 async fn refused_requests_keep_session_and_cookies() {
     async fn strict(session: Session, Json(body): Json<Value>) -> Result<String, Error> {
         session.insert("body", body)?;

@@ -436,7 +436,8 @@ async fn the_absolute_max_age_caps_what_rolling_renews() {
     let line = browser.post(&app, "/merge", r#"{"a":1}"#).await.set_cookie("sid").unwrap();
     assert!(max_age(&line).unwrap() <= 2, "{line}");
     until("the end", async || browser.get(&app, "/id").await.body.is_empty()).await;
-    assert!(born.elapsed() >= Duration::from_secs(2));
+    // Records count whole milliseconds, and the wall clock may be slewed.
+    assert!(born.elapsed() >= Duration::from_millis(1950), "{:?}", born.elapsed());
 }
 
 #[tokio::test]
