@@ -8,7 +8,9 @@
 mod js;
 mod node;
 mod redis;
+mod wait;
 
 pub use js::{chromium, run_js, run_js_with};
 pub use node::Node;
-pub use redis::Redis;
+pub use redis::{Connection, Redis, RedisOptions, Reply};
+pub use wait::until;
