@@ -29,17 +29,25 @@ export async function until(what, ask, limit = LIMIT) {
 
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+let turn = 0;
+
 /** One browser profile: a cookie jar over one or more nodes, used in turn. */
 export class Browser {
   constructor(urls) {
     this.urls = [urls].flat();
-    this.turn = 0;
     this.jar = new Map();
   }
 
-  /** The next node. */
+  /** The next node. All browsers take turns: copies of one profile meet different nodes. */
   url() {
-    return this.urls[this.turn++ % this.urls.length];
+    return this.urls[turn++ % this.urls.length];
+  }
+
+  /** The same profile, all of whose requests go to one node. */
+  pinned(url = this.url()) {
+    const same = new Browser(url);
+    same.jar = this.jar;
+    return same;
   }
 
   clone() {

@@ -36,9 +36,10 @@ check("an answer names client, session and node as HTTP does", async ({ seeded }
 
 check("a logout over HTTP tells the open socket, which stays connected", async ({ seeded }) => {
   const b = await seeded();
-  const { sessionId, node } = (await b.get()).json;
   const tab = await b.open();
-  await b.post("/logout");
+  const here = b.pinned();
+  const { sessionId, node } = (await here.get()).json;
+  await here.post("/logout");
   const told = await tab.message("session:destroy");
   assert.deepEqual(told, { name: "session:destroy", sessionId, reason: "destroyed", node });
   assert.equal(await tab.refused("session:get"), "missing-session");

@@ -17,18 +17,23 @@ pub fn run_js(program: &str, arguments: &[&str]) {
 /// # Panics
 /// As [`run_js`].
 pub fn run_js_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
-    install(&folder);
     let output = Command::new("node")
         .arg(program)
         .args(arguments)
-        .current_dir(&folder)
+        .current_dir(folder())
         .envs(variables.iter().copied())
         .output()
         .expect("Node.js is missing: install version 18 or later");
     print!("{}", String::from_utf8_lossy(&output.stdout));
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {arguments:?} failed: see its lines above");
+}
+
+/// Where the programs are, with their packages.
+pub(crate) fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
+    install(&folder);
+    folder
 }
 
 /// Fetches the packages once. Tests run as processes side by side: one fetches, others wait.

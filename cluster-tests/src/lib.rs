@@ -5,12 +5,28 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test fails by panicking
 
+mod browser;
+mod cluster;
+mod history;
+mod journal;
 mod js;
+mod model;
 mod node;
+mod proxy;
+mod random;
 mod redis;
+mod sockets;
 mod wait;
 
+pub use browser::{Answer, Browser};
+pub use cluster::{Cluster, PREFIX};
+pub use history::{assert_same, assert_sound, by_session};
+pub use journal::{Journal, Told};
 pub use js::{chromium, run_js, run_js_with};
+pub use model::{Act, Model, Outcome};
 pub use node::Node;
-pub use redis::{Connection, Redis, RedisOptions, Reply};
+pub use proxy::Proxy;
+pub use random::Random;
+pub use redis::{Connection, Monitor, Redis, RedisOptions, Reply};
+pub use sockets::{Message, Socket, Sockets};
 pub use wait::until;

@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Node {
     child: Child,
     url: String,
+    flags: Vec<String>,
     log: Arc<Mutex<String>>,
 }
 
@@ -24,35 +25,19 @@ impl Node {
     /// # Panics
     /// If it can't be started or does not listen in time; the node's own words are shown.
     pub fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(binary())
-            .args(["--port", "0"])
-            .args(flags)
-            .env("RUST_LOG", "info,axum_io_session=debug")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the example node starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let lines = follow(child.stdout.take().expect("piped"), log.clone());
-        follow(child.stderr.take().expect("piped"), log.clone());
-        let deadline = Instant::now() + LIMIT;
-        let url = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match lines.recv_timeout(left) {
-                Ok(line) => {
-                    if let Some(url) = line.strip_prefix("listening on ") {
-                        break url.trim().to_owned();
-                    }
-                }
-                Err(_) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    panic!("the node did not listen; it said:\n{}", log.lock().unwrap());
-                }
-            }
-        };
-        Self { child, url, log }
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let log = Arc::default();
+        let (child, url) = launch("0", &flags, &log);
+        Self { child, url, flags, log }
+    }
+
+    /// Starts it again with the same flags on the same port, after a [`kill`](Self::kill).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_again(&mut self) {
+        let port = self.url.rsplit(':').next().unwrap_or("0").to_owned();
+        (self.child, self.url) = launch(&port, &self.flags, &self.log);
     }
 
     /// Where it listens, such as `http://127.0.0.1:41234`.
@@ -72,9 +57,25 @@ impl Node {
     ///
     /// # Panics
     /// If it is gone already.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("the node was running");
         self.child.wait().expect("the node can be waited for");
+    }
+
+    /// Freezes it: its connections stay open, and it does nothing.
+    ///
+    /// # Panics
+    /// If it is gone already.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends a [`freeze`](Self::freeze).
+    ///
+    /// # Panics
+    /// If it is gone already.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
     }
 
     /// Asks it to stop (SIGTERM) and waits until it has.
@@ -82,9 +83,7 @@ impl Node {
     /// # Panics
     /// If it does not stop in time, or with another code than 0.
     pub fn stop(mut self) {
-        let id = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status();
-        assert!(asked.is_ok_and(|status| status.success()), "the node was running");
+        self.signal("-TERM");
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("the node can be waited for") {
@@ -95,6 +94,11 @@ impl Node {
         }
         panic!("the node did not stop in {LIMIT:?}; it said:\n{}", self.log());
     }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the node was running");
+    }
 }
 
 impl Drop for Node {
@@ -103,7 +107,38 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the node said:\n{}", self.log());
+            eprintln!("the node {} said:\n{}", self.url, self.log());
+        }
+    }
+}
+
+/// Starts the process and waits for its address.
+fn launch(port: &str, flags: &[String], log: &Arc<Mutex<String>>) -> (Child, String) {
+    let mut child = Command::new(binary())
+        .args(["--port", port])
+        .args(flags)
+        .env("RUST_LOG", "info,axum_io_session=debug")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the example node starts");
+    let lines = follow(child.stdout.take().expect("piped"), log.clone());
+    follow(child.stderr.take().expect("piped"), log.clone());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) => {
+                if let Some(url) = line.strip_prefix("listening on ") {
+                    return (child, url.trim().to_owned());
+                }
+            }
+            Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the node did not listen; it said:\n{}", log.lock().unwrap());
+            }
         }
     }
 }

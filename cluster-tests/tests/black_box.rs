@@ -79,10 +79,10 @@ fn a_session_survives_the_death_of_its_node() {
     let kept = folder.path().join("cookies.json");
     let kept = kept.to_str().unwrap();
     let flags = ["--store", &store, "--keys", "a-key-that-stays"];
-    let node = Node::start(&flags);
+    let mut node = Node::start(&flags);
     run_js("restart.mjs", &[node.url(), "before", kept]);
     node.kill();
-    let node = Node::start(&flags);
+    node.start_again();
     run_js("restart.mjs", &[node.url(), "after", kept]);
     node.stop();
 }

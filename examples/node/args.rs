@@ -39,7 +39,7 @@ One node: HTTP and Socket.IO share one session.
   --max-age 24h          MAX_AGE        life of a session since its last write
   --lease 10s            LEASE          how long a dead handler may block a session
   --node NAME            NODE           name in events, default a random one
-  --probes               PROBES=1       socket events that misbehave on purpose
+  --probes               PROBES=1       routes and socket events for tests only
   --help
 ";
 

@@ -92,7 +92,7 @@ async fn logout(session: Session) -> Result<Json<Value>> {
     Ok(Json(json!({ "ok": true })))
 }
 
-fn answer(bridge: &SessionBridge, session: &Session) -> Json<Value> {
+pub(crate) fn answer(bridge: &SessionBridge, session: &Session) -> Json<Value> {
     let data = session.data();
     let shown = if session.is_new() && data.is_empty() { Value::Null } else { data.into() };
     Json(json!({

@@ -10,6 +10,7 @@
 
 mod args;
 mod http;
+mod probes;
 mod sockets;
 
 use std::convert::Infallible;
@@ -71,10 +72,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
     };
     io.ns("/", connected.with(add_events).with(attach));
 
-    let app = http::routes()
-        .merge(monitor::router(&bridge))
-        .layer(DefaultBodyLimit::max(MEGABYTE))
-        .with_state(bridge.clone());
+    let mut app = http::routes().merge(monitor::router(&bridge));
+    if probes {
+        app = app.merge(probes::routes());
+    }
+    let app = app.layer(DefaultBodyLimit::max(MEGABYTE)).with_state(bridge.clone());
     let app = bridge_session(app, socket_layer, &bridge);
 
     let listener = TcpListener::bind((args.host.as_str(), args.port)).await?;

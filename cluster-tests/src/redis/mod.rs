@@ -2,6 +2,7 @@
 
 mod client;
 mod container;
+mod monitor;
 mod process;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub use client::{Connection, Reply};
 use container::Container;
+pub use monitor::Monitor;
 use process::Process;
 
 use crate::wait::until;
@@ -221,6 +223,14 @@ impl Redis {
             Some((name.to_ascii_lowercase(), calls.parse().ok()?))
         };
         text.lines().filter_map(|line| calls(line.trim())).collect()
+    }
+
+    /// Notes all commands from now on.
+    ///
+    /// # Panics
+    /// As [`cli`](Self::cli).
+    pub fn monitor(&self) -> Monitor {
+        Monitor::start(self)
     }
 
     /// All keys that match a pattern.

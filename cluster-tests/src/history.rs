@@ -1,0 +1,61 @@
+//! What has to be true of journals.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::journal::Told;
+
+/// A journal's events by session, in order; a rotation goes on with the session under its first
+/// id.
+pub fn by_session(told: &[Told]) -> BTreeMap<String, Vec<Told>> {
+    let mut first: HashMap<&str, String> = HashMap::new();
+    let mut sessions: BTreeMap<String, Vec<Told>> = BTreeMap::new();
+    for event in told {
+        let Some(session) = event.session() else { continue };
+        if let Told::Set { previous: Some(previous), .. } = event {
+            let root = first.get(previous.as_str()).cloned().unwrap_or_else(|| previous.clone());
+            first.insert(session, root);
+        }
+        let root = first.get(session).cloned().unwrap_or_else(|| session.to_owned());
+        sessions.entry(root).or_default().push(event.clone());
+    }
+    sessions
+}
+
+/// All nodes told the same of each session, in the same order.
+///
+/// # Panics
+/// With the first difference.
+#[track_caller]
+pub fn assert_same(journals: &[Vec<Told>]) {
+    let Some((first, others)) = journals.split_first() else { return };
+    let first = by_session(first);
+    for (at, other) in others.iter().enumerate() {
+        let other = by_session(other);
+        for session in first.keys().chain(other.keys()) {
+            let (one, two) = (first.get(session), other.get(session));
+            assert!(
+                one == two,
+                "nodes differ on the session {session}\nn0: {one:#?}\nn{}: {two:#?}",
+                at + 1
+            );
+        }
+    }
+}
+
+/// Each session begins once, first, and ends at most once, last; and nothing was missed. Holds
+/// for sessions that began after the journal did.
+///
+/// # Panics
+/// With the first session of which this is not true.
+#[track_caller]
+pub fn assert_sound(told: &[Told]) {
+    assert!(!told.iter().any(|event| matches!(event, Told::Lagged(_))), "a listener lagged");
+    for (session, events) in by_session(told) {
+        let last = events.len() - 1;
+        for (at, event) in events.iter().enumerate() {
+            let begins = matches!(event, Told::Set { is_new: true, is_init: true, .. });
+            assert_eq!(begins, at == 0, "{session} begins once, first: {events:#?}");
+            assert!(event.reason().is_none() || at == last, "{session} goes on: {events:#?}");
+        }
+    }
+}
