@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum_io_session::store::SessionStore as _;
 use axum_io_session::{Error, ErrorKind, MaxAge, Session, SessionBridge};
 use serde_json::{Value, json};
-use support::app::app;
+use support::app::{app, gated};
 use support::http::{Answer, Browser, send};
 use support::probe::ProbeStore;
 use support::world::world;
@@ -226,13 +226,10 @@ async fn a_handler_that_panics_writes_nothing_and_blocks_nobody() {
 async fn a_request_that_is_dropped_writes_nothing_and_leaves_the_line() {
     let world = world().await;
     let (mut browser, session, _) = world.seeded(r#"{"n":1}"#).await;
-    let spawn = |uri: &'static str| {
-        let (app, mut browser) = (world.app.clone(), browser.clone());
-        tokio::spawn(async move { browser.post(&app, uri, r#"{"dropped":1}"#).await })
-    };
-    let loads = world.bridge.stats().loads;
-    let slow = spawn("/merge-slowly");
-    until("it is in its handler", async || world.bridge.stats().loads > loads).await;
+    let (held, gate) = gated(&world.bridge);
+    let mut dropped = browser.clone();
+    let slow = tokio::spawn(async move { dropped.post(&held, "/", r#"{"dropped":1}"#).await });
+    gate.reached().await;
     slow.abort();
     assert!(slow.await.err().unwrap().is_cancelled());
     let (app, bridge) = (world.app.clone(), world.bridge.clone());

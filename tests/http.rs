@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum_io_session::bridge::{OnConflict, SameSite, Secure};
 use axum_io_session::{ErrorKind, SessionBridge, SessionId};
-use support::app::app;
+use support::app::{app, gated};
 use support::http::{Browser, send};
 use support::probe::ProbeStore;
 use support::{KEY, OTHER_KEY, bridge, until};
@@ -334,14 +334,15 @@ async fn two_requests_that_change_other_keys_keep_each_others_changes() {
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"keep":1,"gone":1}"#).await;
-    let slow = {
-        let (app, mut browser) = (app.clone(), browser.clone());
-        tokio::spawn(async move {
-            browser.post(&app, "/merge-slowly", r#"{"slow":1,"gone":null}"#).await
-        })
-    };
+    let (held, gate) = gated(&bridge);
+    let mut other = browser.clone();
+    let slow =
+        tokio::spawn(async move { other.post(&held, "/", r#"{"slow":1,"gone":null}"#).await });
+    gate.reached().await;
     browser.post(&app, "/merge", r#"{"fast":1}"#).await;
+    gate.open();
     assert!(slow.await.unwrap().status.is_success());
+    assert_eq!(bridge.stats().conflicts, 1);
     let data = browser.get(&app, "/read").await.json()["data"].clone();
     assert_eq!(data, serde_json::json!({"keep": 1, "fast": 1, "slow": 1}));
 }
@@ -353,16 +354,16 @@ async fn conflicts_can_be_errors_or_overwrite() {
         (OnConflict::Overwrite, StatusCode::OK, serde_json::json!({"a": 1, "slow": 1})),
     ] {
         let bridge = SessionBridge::builder().keys([KEY]).on_conflict(on_conflict).build().await;
-        let app = app(&bridge.unwrap());
+        let bridge = bridge.unwrap();
+        let app = app(&bridge);
         let mut browser = Browser::new();
         browser.post(&app, "/merge", r#"{"a":1}"#).await;
-        let slow = {
-            let (app, mut browser) = (app.clone(), browser.clone());
-            tokio::spawn(async move { browser.post(&app, "/merge-slowly", r#"{"slow":1}"#).await })
-        };
-        // Whether it has loaded by now shows in the conflict count being reached at all.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let (held, gate) = gated(&bridge);
+        let mut other = browser.clone();
+        let slow = tokio::spawn(async move { other.post(&held, "/", r#"{"slow":1}"#).await });
+        gate.reached().await;
         browser.post(&app, "/merge", r#"{"fast":1}"#).await;
+        gate.open();
         assert_eq!(slow.await.unwrap().status, status, "{on_conflict:?}");
         assert_eq!(browser.get(&app, "/read").await.json()["data"], expected, "{on_conflict:?}");
     }
@@ -375,15 +376,12 @@ async fn a_write_to_a_session_that_ended_meanwhile_is_a_409_and_revives_nothing(
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
-    let slow = {
-        let (app, mut browser) = (app.clone(), browser.clone());
-        let loads = bridge.stats().loads;
-        let task =
-            tokio::spawn(async move { browser.post(&app, "/merge-slowly", r#"{"slow":1}"#).await });
-        until("the slow request loads", async || bridge.stats().loads > loads).await;
-        task
-    };
+    let (held, gate) = gated(&bridge);
+    let mut other = browser.clone();
+    let slow = tokio::spawn(async move { other.post(&held, "/", r#"{"slow":1}"#).await });
+    gate.reached().await;
     browser.post(&app, "/logout", "").await;
+    gate.open();
     let answer = slow.await.unwrap();
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert!(answer.set_cookie("sid").unwrap().contains("Max-Age=0"));

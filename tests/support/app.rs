@@ -1,5 +1,6 @@
 //! An application with a route for each thing that a request can do to its session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::routing::{get, post};
 use axum_io_session::session::Map;
 use axum_io_session::{ClientId, MaxAge, Result, Session, SessionBridge, SessionData, SessionId};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 pub fn app(bridge: &SessionBridge) -> Router {
     Router::new()
@@ -30,6 +32,38 @@ pub fn app(bridge: &SessionBridge) -> Router {
         .route("/browser", post(browser))
         .route("/panic", post(panics))
         .layer(bridge.layer())
+}
+
+/// A request that has loaded its session stands here until it is told to go on.
+#[derive(Clone)]
+pub struct Gate {
+    loaded: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// Waits until a request stands here.
+    pub async fn reached(&self) {
+        let reached = tokio::time::timeout(super::LIMIT, self.loaded.acquire()).await;
+        reached.expect("a request loads its session").unwrap().forget();
+    }
+
+    /// Lets one request go on.
+    pub fn open(&self) {
+        self.go.add_permits(1);
+    }
+}
+
+/// `POST /`: merges the body, but not before the gate opens.
+pub fn gated(bridge: &SessionBridge) -> (Router, Gate) {
+    let gate = Gate { loaded: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) };
+    let inside = gate.clone();
+    let handler = async move |session: Session, body: String| {
+        inside.loaded.add_permits(1);
+        inside.go.acquire().await.unwrap().forget();
+        apply(&session, &body)
+    };
+    (Router::new().route("/", post(handler)).layer(bridge.layer()), gate)
 }
 
 async fn id(id: Option<SessionId>) -> String {
