@@ -239,6 +239,10 @@ async fn the_client_cookie_alone_opens_no_session_of_before_a_restart() {
         assert!(socket.events_before("ids").await.is_empty());
         let mut whole = world.open(&browser).await;
         assert_eq!(whole.call("get", Value::Null).await, json!({"ok": {"n": 1}}));
+        // What it may not see it does not hear the end of.
+        browser.post(&world.app, "/logout", "").await;
+        assert_eq!(names(&whole.events_before("ids").await), ["sessionDestroy"]);
+        assert!(socket.events_before("ids").await.is_empty(), "{find}");
     }
 }
 

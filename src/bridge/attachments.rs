@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::core::SessionBridge;
 use crate::backend::Known;
-use crate::session::{ClientId, Generation, SessionEvent};
+use crate::session::{ClientId, Generation, SessionEvent, SessionId};
 
 /// Clocks that stamp records count milliseconds, ours does not.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -51,22 +51,39 @@ pub(crate) enum Pairing {
     Later { than: Option<Generation>, since: Instant },
 }
 
+/// What a socket knows of its client's sessions.
+#[derive(Debug)]
+struct Heard {
+    /// The session that it was told of, and not yet the end of.
+    session: Option<(Generation, SessionId)>,
+    /// A session that it may not see. The event of an end does not say how old the session was.
+    refused: Option<Generation>,
+}
+
 /// A socket of a client.
 pub(crate) struct Attachment {
     id: u64,
     client: ClientId,
     pairing: Pairing,
+    heard: Mutex<Heard>,
     sink: Box<dyn SocketSink>,
     listeners: Mutex<Vec<mpsc::Sender<SessionEvent>>>,
 }
 
 impl Attachment {
-    pub(crate) fn new(client: ClientId, pairing: Pairing, sink: impl SocketSink) -> Self {
+    /// `session` is the one that the socket begins with.
+    pub(crate) fn new(
+        client: ClientId,
+        pairing: Pairing,
+        session: Option<(Generation, SessionId)>,
+        sink: impl SocketSink,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             client,
             pairing,
+            heard: Mutex::new(Heard { session, refused: None }),
             sink: Box::new(sink),
             listeners: Mutex::new(Vec::new()),
         }
@@ -82,17 +99,45 @@ impl Attachment {
 
     /// Whether the socket may see this session of its client.
     pub(crate) fn admits(&self, generation: Generation, created: Option<Instant>) -> bool {
-        match self.pairing {
-            Pairing::Any => true,
-            Pairing::Later { than, since } => {
-                than != Some(generation)
-                    && created.is_none_or(|created| created + CLOCK_SLACK >= since)
+        let Pairing::Later { than, since } = self.pairing else { return true };
+        if than == Some(generation) {
+            return false;
+        }
+        let mut heard = self.heard();
+        match created {
+            Some(created) if created + CLOCK_SLACK < since => {
+                heard.refused = Some(generation);
+                false
             }
+            Some(_) => true,
+            None => heard.refused != Some(generation),
         }
     }
 
     pub(crate) fn admits_known(&self, known: &Known) -> bool {
         self.admits(known.generation, Some(known.created))
+    }
+
+    /// The session that the socket knows of.
+    pub(super) fn session(&self) -> Option<(Generation, SessionId)> {
+        self.heard().session
+    }
+
+    /// Notes what the socket is told.
+    pub(super) fn hear(&self, event: &SessionEvent, generation: Option<Generation>) {
+        let mut heard = self.heard();
+        let ends = |ended: Generation| heard.session.is_some_and(|(now, _)| now == ended);
+        match (event, generation) {
+            (SessionEvent::Set(set), Some(generation)) => {
+                heard.session = Some((generation, set.session_id));
+            }
+            (SessionEvent::Destroy(_), ended) if ended.is_none_or(ends) => heard.session = None,
+            _ => {}
+        }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A queue of the events that this socket may see. Ends with the attachment.

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attachments::Attachments;
 use super::builder::SessionBridgeBuilder;
-use super::events::SessionEvents;
+use super::events::{Lagged, SessionEvents};
 use super::fanout;
 use super::nodes;
 use super::options::Options;
@@ -44,7 +44,7 @@ pub(crate) struct Inner {
     pub(crate) attachments: Attachments,
     pub(crate) counters: Counters,
     /// None after a shutdown, which ends all streams.
-    pub(super) events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
+    pub(super) events: Mutex<Option<broadcast::Sender<Result<SessionEvent, Lagged>>>>,
     pub(super) started: Instant,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -117,8 +117,8 @@ impl SessionBridge {
         })
     }
 
-    /// Hands an event to all listeners.
-    pub(super) fn publish(&self, event: SessionEvent) {
+    /// Hands an event, or a gap in them, to all listeners.
+    pub(super) fn publish(&self, event: Result<SessionEvent, Lagged>) {
         let events = self.inner.events.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(events) = &*events {
             // An error says that nobody listens.
@@ -158,7 +158,7 @@ impl SessionBridge {
                         }
                     }
                     Some(Err(lagged)) => {
-                        tracing::warn!(%lagged, "a session event handler is too slow");
+                        tracing::warn!(%lagged, "a session event handler has a gap");
                         if let Some(inner) = weak.upgrade() {
                             inner.counters.events_missed.add(lagged.0);
                         }

@@ -11,13 +11,13 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use crate::session::SessionEvent;
 
-/// A listener was too slow and missed this many events.
+/// This many events were missed: the listener was too slow, or the bridge itself was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged(pub u64);
 
 impl fmt::Display for Lagged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} session events were missed: the listener is too slow", self.0)
+        write!(f, "{} session events were missed", self.0)
     }
 }
 
@@ -31,11 +31,11 @@ impl std::error::Error for Lagged {}
 /// it missed, and then goes on with the oldest that is still there.
 #[derive(Debug)]
 pub struct SessionEvents {
-    inner: BroadcastStream<SessionEvent>,
+    inner: BroadcastStream<Result<SessionEvent, Lagged>>,
 }
 
 impl SessionEvents {
-    pub(super) fn new(receiver: broadcast::Receiver<SessionEvent>) -> Self {
+    pub(super) fn new(receiver: broadcast::Receiver<Result<SessionEvent, Lagged>>) -> Self {
         Self { inner: BroadcastStream::new(receiver) }
     }
 
@@ -55,7 +55,9 @@ impl Stream for SessionEvents {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.inner).poll_next(context).map(|item| {
-            item.map(|item| item.map_err(|BroadcastStreamRecvError::Lagged(n)| Lagged(n)))
+            item.map(|item| {
+                item.unwrap_or_else(|BroadcastStreamRecvError::Lagged(n)| Err(Lagged(n)))
+            })
         })
     }
 }

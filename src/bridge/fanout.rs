@@ -1,5 +1,6 @@
 //! From the backend's events to sockets and listeners.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::attachments::{Attachment, SinkError};
 use super::core::{Inner, SessionBridge};
+use super::events::Lagged;
 use super::options::OnDestroy;
 use crate::backend::BackendEvent;
-use crate::session::{ClientId, SessionDestroy, SessionEvent};
+use crate::session::{
+    ClientId, DestroyReason, Generation, SessionDestroy, SessionEvent, SessionId, SessionSet,
+};
 
 /// How often sockets are looked over for those that are gone.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -29,6 +33,7 @@ pub(super) async fn pump(
 ) {
     let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gap = Gap::default();
     loop {
         tokio::select! {
             biased;
@@ -36,9 +41,20 @@ pub(super) async fn pump(
                 let Some(inner) = bridge.upgrade() else { return };
                 let bridge = SessionBridge { inner };
                 match item {
-                    Ok(event) => bridge.fan_out(&event),
-                    Err(RecvError::Lagged(missed)) => bridge.repair(missed),
+                    Ok(event) => {
+                        if !gap.has_told(&event) {
+                            bridge.fan_out(&event);
+                        }
+                    }
+                    Err(RecvError::Lagged(missed)) => {
+                        bridge.missed(missed);
+                        gap.left = Some(source.len());
+                        continue;
+                    }
                     Err(RecvError::Closed) => return,
+                }
+                if gap.is_passed() {
+                    gap.found = bridge.repair();
                 }
             }
             _ = sweep.tick() => {
@@ -50,27 +66,57 @@ pub(super) async fn pump(
     }
 }
 
+/// Events that were lost on the way here. What is still in the buffer is told first: comparing
+/// before that would find ends that are about to be told.
+#[derive(Default)]
+struct Gap {
+    /// How many events come before the comparison.
+    left: Option<usize>,
+    /// Ends that the comparison found and told. The events of some may come all the same: the
+    /// backend is ahead of what it has told.
+    found: HashSet<Generation>,
+}
+
+impl Gap {
+    fn has_told(&mut self, event: &BackendEvent) -> bool {
+        event.destroy_reason().is_some()
+            && event.generation.is_some_and(|generation| self.found.remove(&generation))
+    }
+
+    /// Counts an event; whether it was the last before the comparison. A buffer that overflowed
+    /// is never empty, so there is one.
+    fn is_passed(&mut self) -> bool {
+        match self.left {
+            Some(left) if left > 1 => {
+                self.left = Some(left - 1);
+                false
+            }
+            Some(_) => {
+                self.left = None;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A message to a socket's client.
+type Message<'a> = (&'a str, Value);
+
 impl SessionBridge {
     fn fan_out(&self, event: &BackendEvent) {
         let counters = self.counters();
         counters.events.add(1);
         match &event.event {
             SessionEvent::Set(set) => {
-                let messages = &self.options().messages;
-                let payload = messages.set.as_deref().map(|name| {
-                    let mut payload = json!({
-                        "isNew": set.is_new, "isInit": set.is_init, "node": set.node,
-                    });
-                    if messages.include_ids {
-                        payload["sessionId"] = json!(set.session_id);
-                    }
-                    (name, payload)
-                });
-                self.tell_client(&set.client_id, event, payload.as_ref());
+                let sockets = self.admitted(&set.client_id, event);
+                self.tell(&sockets, event, self.set_message(set).as_ref());
             }
             SessionEvent::Destroy(end) => {
                 counters.ended.add(1);
-                self.tell_end(end, event);
+                let sockets = self.admitted(&end.client_id, event);
+                self.tell(&sockets, event, self.end_message(end).as_ref());
+                self.follow_up(end.client_id, sockets);
             }
             SessionEvent::Cleanup(cleanup) => {
                 if let Some(name) = self.options().messages.cleanup.as_deref() {
@@ -83,41 +129,32 @@ impl SessionBridge {
             SessionEvent::Gap(_) => {}
         }
         // Listeners last: what they do about an event comes after the sockets were told of it.
-        self.publish(event.event.clone());
+        self.publish(Ok(event.event.clone()));
     }
 
-    fn tell_end(&self, end: &SessionDestroy, event: &BackendEvent) {
+    fn set_message(&self, set: &SessionSet) -> Option<Message<'_>> {
+        let messages = &self.options().messages;
+        let name = messages.set.as_deref()?;
+        let mut payload = json!({ "isNew": set.is_new, "isInit": set.is_init, "node": set.node });
+        if messages.include_ids {
+            payload["sessionId"] = json!(set.session_id);
+        }
+        Some((name, payload))
+    }
+
+    fn end_message(&self, end: &SessionDestroy) -> Option<Message<'_>> {
         let messages = &self.options().messages;
         let silent = self.options().on_destroy == OnDestroy::Nothing;
-        let payload = messages.destroy.as_deref().filter(|_| !silent).map(|name| {
-            let mut payload = json!({ "reason": end.reason, "node": end.node });
-            if messages.include_ids {
-                payload["sessionId"] = json!(end.session_id);
-            }
-            (name, payload)
-        });
-        let told = self.tell_client(&end.client_id, event, payload.as_ref());
-        if let OnDestroy::Disconnect { grace } = self.options().on_destroy
-            && !told.is_empty()
-        {
-            let (bridge, client, closing) =
-                (Arc::downgrade(&self.inner), end.client_id, self.inner.closing.clone());
-            self.inner.tasks.spawn(async move {
-                tokio::select! {
-                    () = disconnect(bridge, client, told, grace) => {}
-                    () = closing.cancelled() => {}
-                }
-            });
+        let name = messages.destroy.as_deref().filter(|_| !silent)?;
+        let mut payload = json!({ "reason": end.reason, "node": end.node });
+        if messages.include_ids {
+            payload["sessionId"] = json!(end.session_id);
         }
+        Some((name, payload))
     }
 
-    /// Tells those sockets of a client that may see the event's session, and returns them.
-    fn tell_client(
-        &self,
-        client: &ClientId,
-        event: &BackendEvent,
-        message: Option<&(&str, Value)>,
-    ) -> Vec<Arc<Attachment>> {
+    /// Those sockets of a client that may see the event's session.
+    fn admitted(&self, client: &ClientId, event: &BackendEvent) -> Vec<Arc<Attachment>> {
         let mut sockets = self.inner.attachments.of(client);
         let created = self
             .backend()
@@ -127,7 +164,18 @@ impl SessionBridge {
         sockets.retain(|attachment| {
             event.generation.is_none_or(|generation| attachment.admits(generation, created))
         });
-        for attachment in &sockets {
+        sockets
+    }
+
+    /// Sends the message to the sockets, and hands the event to their own handlers.
+    fn tell(
+        &self,
+        sockets: &[Arc<Attachment>],
+        event: &BackendEvent,
+        message: Option<&Message<'_>>,
+    ) {
+        for attachment in sockets {
+            attachment.hear(&event.event, event.generation);
             if let Some((name, payload)) = message {
                 self.emit(attachment, name, payload);
             }
@@ -137,7 +185,6 @@ impl SessionBridge {
                 tracing::warn!(missed, "a socket's session event handler is too slow");
             }
         }
-        sockets
     }
 
     fn emit(&self, attachment: &Attachment, name: &str, payload: &Value) {
@@ -155,27 +202,75 @@ impl SessionBridge {
         }
     }
 
-    /// Events were lost on the way here. Ends that sockets missed show in what their client has
-    /// now; listeners are told that there is a gap by their own lag.
-    fn repair(&self, missed: u64) {
+    /// Does what the policy says about sockets whose session has ended.
+    fn follow_up(&self, client: ClientId, sockets: Vec<Arc<Attachment>>) {
+        if let OnDestroy::Disconnect { grace } = self.options().on_destroy
+            && !sockets.is_empty()
+        {
+            let (bridge, closing) = (Arc::downgrade(&self.inner), self.inner.closing.clone());
+            self.inner.tasks.spawn(async move {
+                tokio::select! {
+                    () = disconnect(bridge, client, sockets, grace) => {}
+                    () = closing.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    /// Listeners are told that there is a gap.
+    fn missed(&self, missed: u64) {
         self.counters().events_missed.add(missed);
         tracing::warn!(missed, "the bridge fell behind its backend; comparing sockets");
-        let messages = &self.options().messages;
+        self.publish(Err(Lagged(missed)));
+    }
+
+    /// Tells sockets what they may have missed, by comparing what each was told last with what its
+    /// client has now. Returns the ends that were found.
+    fn repair(&self) -> HashSet<Generation> {
+        let mut found = HashSet::new();
         for client in self.inner.attachments.clients() {
             let known = self.backend().known_session(&client);
+            let mut ended: HashMap<Generation, (SessionId, Vec<Arc<Attachment>>)> = HashMap::new();
+            let mut current = Vec::new();
             for attachment in self.inner.attachments.of(&client) {
-                let sees = known.is_some_and(|known| attachment.admits_known(&known));
-                let node = self.node();
-                let (name, payload) = if sees {
-                    (&messages.set, json!({ "isNew": false, "isInit": false, "node": node }))
-                } else {
-                    (&messages.destroy, json!({ "reason": "reconciled", "node": node }))
-                };
-                if let Some(name) = name.as_deref() {
-                    self.emit(&attachment, name, &payload);
+                if let Some((generation, id)) = attachment.session()
+                    && known.is_none_or(|known| known.generation != generation)
+                {
+                    let (_, sockets) = ended.entry(generation).or_insert((id, Vec::new()));
+                    sockets.push(attachment.clone());
+                }
+                if known.is_some_and(|known| attachment.admits_known(&known)) {
+                    current.push(attachment);
                 }
             }
+            for (generation, (id, sockets)) in ended {
+                let end =
+                    SessionDestroy::new(client, id, DestroyReason::Reconciled, self.node().clone());
+                let message = self.end_message(&end);
+                let event = BackendEvent {
+                    event: SessionEvent::Destroy(end),
+                    generation: Some(generation),
+                };
+                self.counters().events.add(1);
+                self.counters().ended.add(1);
+                self.tell(&sockets, &event, message.as_ref());
+                self.follow_up(client, sockets);
+                self.publish(Ok(event.event));
+                found.insert(generation);
+            }
+            if let Some(known) = known {
+                // Whether it changed is not known; that it can be read is.
+                let node = self.node().clone();
+                let set = SessionSet::new(client, known.session_id, false, false, node);
+                let message = self.set_message(&set);
+                let event = BackendEvent {
+                    event: SessionEvent::Set(set),
+                    generation: Some(known.generation),
+                };
+                self.tell(&current, &event, message.as_ref());
+            }
         }
+        found
     }
 }
 

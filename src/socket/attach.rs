@@ -77,44 +77,59 @@ async fn attached<A: Adapter>(handshake: &Handshake, sink: Sink<A>) -> Result<At
     let since = Instant::now();
     let (client, paired) = match handshake.presented {
         Some(session) => paired(bridge, &session, handshake.client).await?,
-        None => (handshake.client, false),
+        None => (handshake.client, None),
     };
     // Before the session is looked at, so that no change falls in between.
     bridge.backend().watch(&client).await?;
     let watch = Unwatch { bridge, client: Some(client) };
-    let pairing = if paired || bridge.options().socket_pairing == SocketPairing::ClientOnly {
-        Pairing::Any
-    } else {
-        Pairing::Later { than: present(bridge, &client).await?, since }
+    let (pairing, session) = match paired {
+        Some(session) => (Pairing::Any, Some(session)),
+        None => {
+            let present = present(bridge, &client).await?;
+            match bridge.options().socket_pairing {
+                SocketPairing::ClientOnly => (Pairing::Any, present),
+                SocketPairing::Session => (
+                    Pairing::Later { than: present.map(|(generation, _)| generation), since },
+                    None,
+                ),
+            }
+        }
     };
-    let guard = bridge.attach_socket(Attachment::new(client, pairing, sink));
+    let guard = bridge.attach_socket(Attachment::new(client, pairing, session, sink));
     watch.pass_on();
     Ok(guard)
 }
 
-/// The client of the presented session; and whether the socket is paired with it. A cookie from
-/// before a rotation does not pair, not even a moment after it: to be worthless from then on is
+/// The client of the presented session; and the session, if the socket is paired with it. A
+/// cookie from before a rotation does not pair, not even a moment after it: to be worthless from then on is
 /// what an old id is rotated for.
 async fn paired(
     bridge: &SessionBridge,
     session: &SessionId,
     client: ClientId,
-) -> Result<(ClientId, bool)> {
+) -> Result<(ClientId, Option<(Generation, SessionId)>)> {
     bridge.counters().loads.add(1);
     Ok(match bridge.backend().load(session, Some(&client)).await? {
-        Loaded::Found(record) => (record.client_id, true),
-        Loaded::Missing { .. } => (client, false),
+        Loaded::Found(record) => (record.client_id, Some((record.generation, record.session_id))),
+        Loaded::Missing { .. } => (client, None),
     })
 }
 
 /// The session that the client has now.
-async fn present(bridge: &SessionBridge, client: &ClientId) -> Result<Option<Generation>> {
-    if let Some(known) = bridge.backend().known_session(client) {
-        return Ok(Some(known.generation));
+async fn present(
+    bridge: &SessionBridge,
+    client: &ClientId,
+) -> Result<Option<(Generation, SessionId)>> {
+    let known = || {
+        let known = bridge.backend().known_session(client);
+        known.map(|known| (known.generation, known.session_id))
+    };
+    if let Some(known) = known() {
+        return Ok(Some(known));
     }
     // A stored one that this process does not know yet is attached by being asked for.
     bridge.backend().session_of(client).await?;
-    Ok(bridge.backend().known_session(client).map(|known| known.generation))
+    Ok(known())
 }
 
 /// Ends a watch unless an attachment took it over.
