@@ -250,6 +250,22 @@ async fn a_request_that_is_dropped_writes_nothing_and_leaves_the_line() {
     assert_eq!(browser.post(&world.app, "/inc", "").await.json()["data"], json!({"n": 11}));
 }
 
+#[tokio::test]
+async fn a_renewal_that_fails_is_no_error_of_a_route_without_a_session() {
+    let store = ProbeStore::new();
+    let builder = SessionBridge::builder().keys([KEY]).rolling(true).store(store.clone());
+    let app = app(&builder.build().await.unwrap());
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    let jar = browser.jar.clone();
+    store.set_broken(true);
+    assert_eq!(browser.get(&app, "/plain").await.status, StatusCode::OK);
+    assert_eq!(browser.get(&app, "/read").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    store.set_broken(false);
+    assert_eq!(browser.jar["sid"], jar["sid"]);
+    assert!(browser.get(&app, "/plain").await.set_cookie("sid").is_some());
+}
+
 // ---- lives ---------------------------------------------------------------------------------
 
 #[tokio::test]
