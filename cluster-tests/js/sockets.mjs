@@ -139,6 +139,21 @@ check("a session ended during a handler stays ended", async ({ seeded }) => {
   assert.equal(await other.refused("session:get"), "missing-session");
 });
 
+check("a new id during a handler loses nothing", async ({ seeded }) => {
+  const b = await seeded();
+  const [slow, other] = [await b.open(), await b.open()];
+  const answer = slow.call("session:slow", 2_000);
+  await until("it holds the session", async () => {
+    const quick = await Promise.race([other.ok("session:get").then(() => true), pause(100).then(() => false)]);
+    return !quick;
+  });
+  const { sessionId } = (await b.post("/session/regenerate")).json;
+  assert.equal((await answer).ok, true);
+  const after = (await b.get()).json;
+  assert.deepEqual([after.sessionId, after.session], [sessionId, { n: 2 }]);
+  assert.deepEqual((await other.ok("session:inc")).session, { n: 3 });
+});
+
 check("different sessions do not wait for each other", async ({ seeded }) => {
   const [a, b] = [await (await seeded()).open(), await (await seeded()).open()];
   let done = false;
