@@ -288,6 +288,19 @@ mod tests {
         }
 
         #[test]
+        fn ours_is_found_beside_any_junk(
+            before in prop::collection::vec(0x20u8..=0xff, 0..100),
+            after in prop::collection::vec(0x20u8..=0xff, 0..100),
+        ) {
+            let kit = kit();
+            let id = SessionId::generate();
+            let ours = format!("; app.sid={}; ", kit.session.sign(id.as_str()));
+            let mut line = [&before[..], ours.as_bytes(), &after[..]].concat();
+            line.retain(|byte| *byte != 0x7f);
+            prop_assert_eq!(session_of(&kit, &line), Some(id));
+        }
+
+        #[test]
         fn a_truncated_or_extended_cookie_is_refused(cut in 0usize..87, tail in "[A-Za-z0-9=]{0,4}") {
             let kit = kit();
             let signed = kit.session.sign(SessionId::generate().as_str());
