@@ -49,7 +49,6 @@ impl Answer {
     ///
     /// # Panics
     /// If the status is not 200.
-    #[must_use]
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.status, 200, "{}", self.text);
@@ -106,6 +105,14 @@ impl Browser {
     /// Never.
     pub fn cookie(&self, name: &str) -> Option<String> {
         self.jar.lock().unwrap().get(name).cloned()
+    }
+
+    /// Takes a cookie from elsewhere.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn adopt(&self, name: &str, value: &str) {
+        self.jar.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
 
     /// Forgets a cookie.

@@ -49,7 +49,8 @@ pub fn assert_same(journals: &[Vec<Told>]) {
 /// With the first session of which this is not true.
 #[track_caller]
 pub fn assert_sound(told: &[Told]) {
-    assert!(!told.iter().any(|event| matches!(event, Told::Lagged(_))), "a listener lagged");
+    let missed = told.iter().find(|event| matches!(event, Told::Lagged(_) | Told::Gap { .. }));
+    assert_eq!(missed, None, "events were missed");
     for (session, events) in by_session(told) {
         let last = events.len() - 1;
         for (at, event) in events.iter().enumerate() {

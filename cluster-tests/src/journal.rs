@@ -35,7 +35,11 @@ pub enum Told {
         cleared: u64,
         node: String,
     },
-    /// This many were missed.
+    /// The node may have missed something.
+    Gap {
+        node: String,
+    },
+    /// The listener was too slow and missed this many.
     Lagged(u64),
 }
 
@@ -44,7 +48,7 @@ impl Told {
     pub fn session(&self) -> Option<&str> {
         match self {
             Self::Set { session, .. } | Self::Destroy { session, .. } => Some(session),
-            Self::Cleanup { .. } | Self::Lagged(_) => None,
+            Self::Cleanup { .. } | Self::Gap { .. } | Self::Lagged(_) => None,
         }
     }
 
@@ -52,7 +56,7 @@ impl Told {
     pub fn client(&self) -> Option<&str> {
         match self {
             Self::Set { client, .. } | Self::Destroy { client, .. } => Some(client),
-            Self::Cleanup { .. } | Self::Lagged(_) => None,
+            Self::Cleanup { .. } | Self::Gap { .. } | Self::Lagged(_) => None,
         }
     }
 
@@ -82,6 +86,7 @@ impl Told {
                 node: text("node")?,
             },
             "cleanup" => Self::Cleanup { cleared: line["cleared"].as_u64()?, node: text("node")? },
+            "gap" => Self::Gap { node: text("node")? },
             "lagged" => Self::Lagged(line["missed"].as_u64()?),
             _ => return None,
         })

@@ -46,6 +46,11 @@ impl Model {
         Self { client: client.to_owned(), session: None, told: Vec::new() }
     }
 
+    /// The client's id.
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
     /// All that has to have been told, in order.
     pub fn told(&self) -> &[Told] {
         &self.told

@@ -1,0 +1,220 @@
+//! However a session ends, all nodes and all its sockets are told once, and why.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+use std::time::Duration;
+
+use cluster_tests::{
+    Browser, Cluster, Journal, PREFIX, Redis, RedisOptions, Socket, Sockets, until,
+};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Three nodes with a socket of one session each.
+struct Watched {
+    redis: Redis,
+    cluster: Cluster,
+    journals: Vec<Journal>,
+    browser: Browser,
+    client: String,
+    session: String,
+    sockets: Vec<Socket>,
+}
+
+impl Watched {
+    fn start(options: &RedisOptions, flags: &[&str]) -> Self {
+        let redis = options.start();
+        let cluster = Cluster::start(&redis, 3, flags);
+        let journals = cluster.nodes().iter().map(Journal::follow).collect();
+        let browser = cluster.browser();
+        let answer = browser.post("/session/inc").ok();
+        let sockets = Sockets::start();
+        let sockets = cluster.urls().iter().map(|url| sockets.open(&browser, url)).collect();
+        let client = answer.json["clientId"].as_str().unwrap().to_owned();
+        let session = answer.session_id().unwrap().to_owned();
+        Self { redis, cluster, journals, browser, client, session, sockets }
+    }
+
+    fn record(&self) -> String {
+        format!("{PREFIX}:{{{}}}:s", self.client)
+    }
+
+    /// All are told once, with this reason, and the session is gone.
+    fn ended(&self, reason: &str) {
+        for journal in &self.journals {
+            assert_eq!(journal.end_of(&self.session, LIMIT), reason);
+        }
+        for socket in &self.sockets {
+            let told = socket.message("session:destroy", LIMIT);
+            assert_eq!([&told["sessionId"], &told["reason"]], [&self.session, reason]);
+        }
+        // The next session's events come after whatever is still told of this one.
+        let next = self.browser.at(self.cluster[0].url()).post("/session/inc").ok();
+        let next = next.session_id().unwrap();
+        assert_ne!(next, self.session);
+        for (journal, socket) in self.journals.iter().zip(&self.sockets) {
+            until("the next session is told", LIMIT, || {
+                (!journal.of(next).is_empty()).then_some(())
+            });
+            let ends = journal.of(&self.session).into_iter().filter(|e| e.reason().is_some());
+            assert_eq!(ends.count(), 1, "told once");
+            until("the socket hears of the next session", LIMIT, || {
+                socket.messages().into_iter().find(|message| message.payload["sessionId"] == next)
+            });
+            let ends = socket.messages().into_iter().filter(|m| m.name == "session:destroy");
+            assert_eq!(ends.count(), 1, "told once");
+            assert!(socket.connected());
+            assert_eq!(socket.ok("session:get")["sessionId"], next);
+        }
+    }
+}
+
+#[test]
+fn a_logout_is_told_as_destroyed() {
+    let watched = Watched::start(&RedisOptions::new(), &[]);
+    watched.browser.at(watched.cluster[1].url()).post("/logout").ok();
+    watched.ended("destroyed");
+}
+
+#[test]
+fn an_end_by_the_bridges_method_is_told_as_destroyed() {
+    let watched = Watched::start(&RedisOptions::new(), &[]);
+    let path = format!("/probe/destroy/{}", watched.session);
+    let somebody = Browser::new(&[watched.cluster[2].url()]);
+    assert_eq!(somebody.post(&path).ok().json, json!(true));
+    assert_eq!(somebody.post(&path).ok().json, json!(false), "it is gone already");
+    watched.ended("destroyed");
+}
+
+#[test]
+fn the_end_of_its_time_is_told_as_expired() {
+    let watched = Watched::start(&RedisOptions::new(), &["--max-age", "2s"]);
+    watched.ended("expired");
+}
+
+#[test]
+fn a_session_without_any_socket_is_told_as_expired_too() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &["--max-age", "2s"]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let answers = (0..10).map(|_| cluster.browser().post("/session/inc").ok());
+    let sessions: Vec<_> = answers.map(|a| a.session_id().unwrap().to_owned()).collect();
+    for journal in &journals {
+        for session in &sessions {
+            assert_eq!(journal.end_of(session, LIMIT), "expired");
+        }
+    }
+}
+
+#[test]
+fn a_new_session_without_the_old_ones_cookie_is_told_as_a_replacement() {
+    let watched = Watched::start(&RedisOptions::new(), &[]);
+    let elsewhere = watched.browser.at(watched.cluster[1].url());
+    // A young session is joined: two first requests need not be sent in the same moment.
+    until("the session is old enough to be replaced", LIMIT, || {
+        elsewhere.forget("app.sid");
+        let answer = elsewhere.post("/session/inc").ok();
+        (answer.session_id() != Some(&watched.session)).then_some(())
+    });
+    for journal in &watched.journals {
+        assert_eq!(journal.end_of(&watched.session, LIMIT), "replaced");
+    }
+    for socket in &watched.sockets {
+        assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "replaced");
+    }
+}
+
+#[test]
+fn a_record_deleted_by_redis_cli_is_told_as_external() {
+    for command in ["DEL", "UNLINK"] {
+        let watched = Watched::start(&RedisOptions::new(), &[]);
+        assert_eq!(watched.redis.cli(&[command, &watched.record()]), "1");
+        watched.ended("external");
+    }
+}
+
+#[test]
+fn a_record_deleted_by_redis_cli_is_told_by_nodes_without_its_sockets_too() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let answer = cluster.browser().post("/session/inc").ok();
+    let client = answer.json["clientId"].as_str().unwrap();
+    redis.cli(&["DEL", &format!("{PREFIX}:{{{client}}}:s")]);
+    for journal in &journals {
+        assert_eq!(journal.end_of(answer.session_id().unwrap(), LIMIT), "external");
+    }
+}
+
+#[test]
+fn a_record_dropped_for_lack_of_memory_is_told_as_evicted() {
+    let options = RedisOptions::new().arguments(&["--maxmemory-policy", "volatile-ttl"]);
+    let watched = Watched::start(&options, &[]);
+    watched.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    until("the record is evicted", LIMIT, || {
+        (watched.redis.cli(&["EXISTS", &watched.record()]) == "0").then_some(())
+    });
+    watched.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    watched.ended("evicted");
+}
+
+#[test]
+fn many_sessions_under_a_small_memory_limit_end_as_evicted_and_none_in_silence() {
+    let options = RedisOptions::new().arguments(&["--maxmemory-policy", "allkeys-random"]);
+    let redis = options.start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let sockets = Sockets::start();
+    let used = |redis: &Redis| -> u64 {
+        let info = redis.cli(&["INFO", "memory"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let limit = used(&redis) + 3_000_000;
+    redis.cli(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    let filler = "x".repeat(100_000);
+    let mut sessions = Vec::new();
+    for at in 0..60 {
+        let browser = cluster.browser();
+        let answer = browser.post_json("/session/set", &json!({ "s": filler }));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let client = answer.json["clientId"].as_str().unwrap().to_owned();
+        let socket = sockets.open(&browser, cluster[at % 3].url());
+        sessions.push((answer.session_id().unwrap().to_owned(), client, socket));
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    let mut evicted = 0;
+    for (session, client, socket) in &sessions {
+        if redis.cli(&["EXISTS", &format!("{PREFIX}:{{{client}}}:s")]) == "1" {
+            continue;
+        }
+        evicted += 1;
+        assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "evicted");
+        for journal in &journals {
+            let told = until("an end is told", LIMIT, || {
+                let told = journal.of(session);
+                told.iter().any(|event| event.reason().is_some()).then_some(told)
+            });
+            assert_eq!(told.last().unwrap().reason(), Some("evicted"));
+        }
+    }
+    assert!(evicted > 10, "{evicted} of 60 do not fit into 3 MB");
+}
+
+#[test]
+fn a_cleanup_is_told_by_all_nodes_with_the_number_of_sessions_that_it_removed() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let cleared = cluster.browser().post("/probe/cleanup").ok().json.as_u64().unwrap();
+    for journal in &journals {
+        let told = until("the cleanup is told", LIMIT, || {
+            let told = journal.told();
+            told.into_iter().find_map(|event| match event {
+                cluster_tests::Told::Cleanup { cleared, node } => Some((cleared, node)),
+                _ => None,
+            })
+        });
+        assert_eq!(told, (cleared, "n0".to_owned()));
+    }
+}

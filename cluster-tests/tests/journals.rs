@@ -1,0 +1,259 @@
+//! Every node tells the same of each session, and what it tells is what happened.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+use std::time::Duration;
+
+use cluster_tests::{
+    Act, Browser, Cluster, Journal, Model, Node, Outcome, Random, Redis, Socket, Sockets, Told,
+    assert_same, assert_sound, by_session, until,
+};
+use serde_json::{Map, Value, json};
+
+const CLIENTS: usize = 50;
+const ACTS: usize = 40;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A client with a socket that acts at any node, and what has to come of it.
+struct Actor {
+    /// The same profile at each node.
+    browser: Browser,
+    urls: Vec<String>,
+    socket: Socket,
+    socket_node: usize,
+    model: Model,
+    random: Random,
+}
+
+impl Actor {
+    fn act(&mut self) {
+        let act = self.choose();
+        // A socket has no event for the other acts.
+        let by_socket = !matches!(act, Act::Merge(_) | Act::Rotate) && self.random.below(3) == 0;
+        let (got, node, id) = if by_socket { self.by_socket(&act) } else { self.by_http(&act) };
+        let expected = self.model.after(&act, &node, id.as_deref(), !by_socket);
+        assert_eq!(got, expected, "{act:?} at {node}, by socket: {by_socket}");
+    }
+
+    fn choose(&mut self) -> Act {
+        let random = &mut self.random;
+        // Few keys and values: now and then nothing changes.
+        let data: Map<String, Value> = (0..random.below(4))
+            .map(|_| (format!("k{}", random.below(3)), json!(random.below(2))))
+            .collect();
+        match random.below(100) {
+            0..15 => Act::Get,
+            15..50 => Act::Increment,
+            50..65 => Act::Set(data),
+            65..80 => Act::Merge(data),
+            80..90 => Act::Rotate,
+            _ => Act::Destroy,
+        }
+    }
+
+    fn by_http(&mut self, act: &Act) -> (Outcome, String, Option<String>) {
+        let at = self.random.below(self.urls.len());
+        let browser = self.browser.at(&self.urls[at]);
+        let answer = match act {
+            Act::Get => browser.get("/session"),
+            Act::Increment => browser.post("/session/inc"),
+            Act::Set(data) => browser.post_json("/session/set", &data.clone().into()),
+            Act::Merge(data) => browser.post_json("/session/merge", &data.clone().into()),
+            Act::Rotate => browser.post("/session/regenerate"),
+            Act::Destroy => browser.post("/logout"),
+        };
+        let answer = answer.ok();
+        // A merge is committed after its answer was made; the cookie and a read tell its id.
+        let id = match (act, answer.session_id()) {
+            (Act::Merge(_), None) => browser.get("/session").session_id().map(str::to_owned),
+            (_, id) => id.map(str::to_owned),
+        };
+        self.browser = browser;
+        let outcome = match (act, answer.session()) {
+            (Act::Destroy, _) => Outcome::Ended,
+            (_, Value::Null) => Outcome::Missing,
+            (_, data) => Outcome::Data(data.clone()),
+        };
+        (outcome, format!("n{at}"), id)
+    }
+
+    fn by_socket(&mut self, act: &Act) -> (Outcome, String, Option<String>) {
+        let answer = match act {
+            Act::Get => self.socket.call("session:get", &[]),
+            Act::Increment => self.socket.call("session:inc", &[]),
+            Act::Set(data) => self.socket.call("session:set", &[data.clone().into()]),
+            _ if self.random.below(2) == 0 => self.socket.call("session:set", &[Value::Null]),
+            _ => self.socket.call("session:destroy", &[]),
+        };
+        let outcome = match (act, answer["ok"].as_bool()) {
+            (Act::Destroy, Some(true)) => Outcome::Ended,
+            (_, Some(true)) => Outcome::Data(answer["session"].clone()),
+            _ if answer["error"] == "missing-session" => Outcome::Missing,
+            _ => panic!("{act:?}: {answer}"),
+        };
+        let id = answer["sessionId"].as_str().map(str::to_owned);
+        (outcome, format!("n{}", self.socket_node), id)
+    }
+
+    /// The socket's messages, as events.
+    fn heard(&self) -> Vec<Value> {
+        let messages = self.socket.messages().into_iter();
+        messages.map(|message| json!([message.name, message.payload])).collect()
+    }
+
+    fn has_to_hear(&self) -> Vec<Value> {
+        let message = |event: &Told| match event {
+            Told::Set { session, is_new, is_init, node, .. } => json!(["session:set", {
+                "sessionId": session, "isNew": is_new, "isInit": is_init, "node": node,
+            }]),
+            Told::Destroy { session, reason, node, .. } => json!(["session:destroy", {
+                "sessionId": session, "reason": reason, "node": node,
+            }]),
+            other => panic!("{other:?}"),
+        };
+        self.model.told().iter().map(message).collect()
+    }
+}
+
+fn of_client(told: &[Told], client: &str) -> Vec<Told> {
+    told.iter().filter(|event| event.client() == Some(client)).cloned().collect()
+}
+
+#[test]
+fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
+    let mut random = Random::seeded();
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let sockets = Sockets::start();
+    let mut actors: Vec<Actor> = (0..CLIENTS)
+        .map(|at| {
+            let browser = cluster.browser();
+            let client = browser.get("/session").ok().json["clientId"].as_str().unwrap().to_owned();
+            let socket = sockets.open(&browser, cluster[at % 3].url());
+            let urls = cluster.urls().into_iter().map(str::to_owned).collect();
+            let (model, random) = (Model::new(&client), random.part());
+            Actor { browser, urls, socket, socket_node: at % 3, model, random }
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for actor in &mut actors {
+            scope.spawn(|| (0..ACTS).for_each(|_| actor.act()));
+        }
+    });
+    let count: usize = actors.iter().map(|actor| actor.model.told().len()).sum();
+    assert!(count > CLIENTS * ACTS / 3, "a history worth its name");
+    for journal in &journals {
+        let all = || (journal.told().len() >= count).then_some(());
+        until(&format!("all {count} events are told"), LIMIT, all);
+    }
+    // What is told too often is on its way before this.
+    let mark = cluster.browser().post("/session/inc").ok();
+    let told: Vec<Vec<Told>> = journals
+        .iter()
+        .map(|journal| {
+            until("the mark is told", LIMIT, || {
+                (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+            });
+            journal.told()
+        })
+        .collect();
+    assert_same(&told);
+    for (at, told) in told.iter().enumerate() {
+        assert_sound(told);
+        for actor in &actors {
+            let client = actor.model.client();
+            let (is, has_to_be) = (of_client(told, client), by_session(actor.model.told()));
+            assert_eq!(by_session(&is), has_to_be, "what n{at} told of {client}");
+        }
+    }
+    for actor in &actors {
+        until("a socket hears all", LIMIT, || {
+            (actor.heard().len() >= actor.has_to_hear().len()).then_some(())
+        });
+        // One client's sessions follow each other, and its socket hears them in that order.
+        assert_eq!(actor.heard(), actor.has_to_hear());
+    }
+}
+
+#[test]
+fn what_many_writers_of_few_sessions_do_is_told_alike_by_all_nodes() {
+    let mut random = Random::seeded();
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let browser = cluster.browser();
+            browser.post_json("/session/set", &json!({ "n": 0 })).ok();
+            browser
+        })
+        .collect();
+    let written: usize = std::thread::scope(|scope| {
+        let mut writers = Vec::new();
+        for at in 0..24 {
+            let (browser, mut random) = (clients[at % 4].clone(), random.part());
+            let url = cluster[at % 3].url();
+            writers.push(scope.spawn(move || {
+                let browser = browser.at(url);
+                // A writer beside a logout or a new id may be refused, but never fails.
+                let mut written = 0;
+                for _ in 0..15 {
+                    let answer = match random.below(20) {
+                        0 => browser.post("/logout"),
+                        1 => browser.post("/session/regenerate"),
+                        2..8 => {
+                            browser.post_json("/session/merge", &json!({ "k": random.number() }))
+                        }
+                        _ => browser.post("/session/inc"),
+                    };
+                    assert!([200, 404, 409].contains(&answer.status), "{answer:?}");
+                    written += usize::from(answer.status == 200);
+                }
+                written
+            }));
+        }
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    });
+    assert!(written > 100, "most are written");
+    let mark = cluster.browser().post("/session/inc").ok();
+    let told: Vec<Vec<Told>> = journals
+        .iter()
+        .map(|journal| {
+            until("the mark is told", LIMIT, || {
+                (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+            });
+            journal.told()
+        })
+        .collect();
+    assert_same(&told);
+    told.iter().for_each(|told| assert_sound(told));
+}
+
+/// Sessions of a stranger on the same Redis begin, change and end, and nobody hears of it.
+fn not_heard(database: &str, prefix: &str) {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 2, &[]);
+    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let url = format!("{}/{database}", redis.url());
+    let flags = ["--redis", &url, "--prefix", prefix, "--keys", "a-key", "--max-age", "1s"];
+    let stranger = Node::start(&flags);
+    let browser = Browser::new(&[stranger.url()]);
+    for path in ["/session/inc", "/session/inc", "/logout", "/session/inc"] {
+        browser.post(path).ok();
+    }
+    until("the last one expires", LIMIT, || {
+        (browser.get("/session").session() == &Value::Null).then_some(())
+    });
+    let mark = cluster.browser().post("/session/inc").ok();
+    for journal in &journals {
+        until("the mark is told", LIMIT, || {
+            (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+        });
+        assert_eq!(journal.told().len(), 1, "{:?}", journal.told());
+    }
+}
+
+#[test]
+fn another_prefix_on_the_same_redis_is_not_heard() {
+    not_heard("0", "tt");
+}
