@@ -41,6 +41,8 @@ struct State {
     network: Network,
     closed: bool,
     next: u64,
+    /// Connections up to this one carry nothing any more.
+    dead: u64,
     connections: Vec<(u64, TcpStream, TcpStream)>,
 }
 
@@ -52,8 +54,13 @@ impl Proxy {
     pub fn start(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let state =
-            State { network: Network::Whole, closed: false, next: 0, connections: Vec::new() };
+        let state = State {
+            network: Network::Whole,
+            closed: false,
+            next: 0,
+            dead: 0,
+            connections: Vec::new(),
+        };
         let shared = Arc::new(Shared {
             target: target.to_owned(),
             state: Mutex::new(state),
@@ -131,13 +138,23 @@ impl Proxy {
         self.turn(Network::Stalled);
     }
 
-    /// Connections stay open and new ones are taken, but what is sent is lost: half-open.
+    /// Connections stay open and new ones are taken, but what is sent is lost.
     /// [`heal`](Self::heal) cuts them.
     ///
     /// # Panics
     /// Never.
     pub fn swallow(&self) {
         self.turn(Network::Swallowing);
+    }
+
+    /// Connections that are open now stay open and carry nothing any more, as when the other
+    /// machine lost its power. New ones are good.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn half_open(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.dead = state.next;
     }
 
     /// All is well again.
@@ -222,7 +239,7 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            if self.passes(count) && to.write_all(&buffer[..count]).is_err() {
+            if self.passes(id, count) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
@@ -233,10 +250,13 @@ impl Shared {
     }
 
     /// Waits as long as the network says; whether the data goes on at all.
-    fn passes(&self, count: usize) -> bool {
+    fn passes(&self, id: u64, count: usize) -> bool {
         let mut state = self.state.lock().unwrap();
         while state.network == Network::Stalled && !state.closed {
             state = self.changed.wait(state).unwrap();
+        }
+        if id <= state.dead {
+            return false;
         }
         let network = state.network;
         drop(state);

@@ -66,3 +66,18 @@ fn stalled_data_comes_later_and_swallowed_data_never() {
     proxy.heal();
     assert!(!answer.join().unwrap(), "the connection is cut");
 }
+
+#[test]
+fn half_open_connections_carry_nothing_and_new_ones_are_good() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis.address());
+    let mut old = Connection::open(&proxy.address()).unwrap();
+    assert!(ping(&mut old));
+    proxy.half_open();
+    let answer = std::thread::spawn(move || ping(&mut old));
+    assert!(ping(&mut Connection::open(&proxy.address()).unwrap()));
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!answer.is_finished());
+    proxy.cut();
+    assert!(!answer.join().unwrap());
+}
