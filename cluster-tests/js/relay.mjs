@@ -7,13 +7,12 @@ const sockets = new Map();
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const commands = {
-  open({ socket: name, url, cookie, options }) {
+  open({ socket: name, url, cookie }) {
     const socket = io(url, {
       forceNew: true,
       reconnection: false,
       transports: ["websocket"],
       extraHeaders: cookie ? { cookie } : {},
-      ...options,
     });
     sockets.set(name, socket);
     socket.on("connect", () => say({ socket: name, is: "connected" }));

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -87,22 +87,34 @@ impl Sockets {
     /// # Panics
     /// If it does not connect in time.
     pub fn open(&self, browser: &Browser, url: &str) -> Socket {
-        self.open_with(browser, url, &json!({}))
+        self.try_open(browser, url, LIMIT).expect("the socket connects")
     }
 
-    /// [`open`](Self::open) with options of socket.io-client.
+    /// [`open`](Self::open) at a node that may be gone; `None` if it does not connect within the
+    /// limit.
     ///
     /// # Panics
-    /// As [`open`](Self::open).
-    pub fn open_with(&self, browser: &Browser, url: &str, options: &Value) -> Socket {
+    /// If the process is gone.
+    pub fn try_open(&self, browser: &Browser, url: &str, limit: Duration) -> Option<Socket> {
+        let socket = self.begin_open(browser, url);
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            match socket.state().as_deref() {
+                Some("connected") => return Some(socket),
+                Some(_) => return None,
+                None => std::thread::sleep(Duration::from_millis(15)),
+            }
+        }
+        socket.close();
+        None
+    }
+
+    fn begin_open(&self, browser: &Browser, url: &str) -> Socket {
         let name = self.relay.number();
         self.relay.seen.sockets.lock().unwrap().insert(name, Vec::new());
-        self.relay.send(&json!({
-            "do": "open", "socket": name, "url": url, "cookie": browser.cookies(), "options": options,
-        }));
-        let socket = Socket { relay: self.relay.clone(), name };
-        until("the socket connects", LIMIT, || socket.is("connected").then_some(()));
-        socket
+        let cookie = browser.cookies();
+        self.relay.send(&json!({ "do": "open", "socket": name, "url": url, "cookie": cookie }));
+        Socket { relay: self.relay.clone(), name }
     }
 }
 
@@ -206,19 +218,14 @@ impl Socket {
     /// # Panics
     /// Never.
     pub fn connected(&self) -> bool {
-        let sockets = self.relay.seen.sockets.lock().unwrap();
-        let states = sockets.get(&self.name).into_iter().flatten();
-        states.filter_map(|line| line["is"].as_str()).next_back() == Some("connected")
+        self.state().as_deref() == Some("connected")
     }
 
-    fn is(&self, state: &str) -> bool {
+    /// What it became last: `connected`, `refused` or `disconnected`.
+    fn state(&self) -> Option<String> {
         let sockets = self.relay.seen.sockets.lock().unwrap();
         let lines = sockets.get(&self.name).into_iter().flatten();
-        let refused = lines.clone().find(|line| line["is"] == "refused");
-        if let Some(refused) = refused {
-            panic!("the socket was refused: {refused}");
-        }
-        lines.filter_map(|line| line["is"].as_str()).any(|is| is == state)
+        lines.filter_map(|line| line["is"].as_str()).next_back().map(str::to_owned)
     }
 
     /// Closes it.
