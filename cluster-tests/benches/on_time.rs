@@ -13,10 +13,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_io_session::ClientId;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend, BackendConfig, BackendEvent, Create, Created};
 use axum_io_session::session::{MaxAge, SessionData, SessionEvent};
-use axum_io_session::ClientId;
 use cluster_tests::Redis;
 use futures_util::StreamExt as _;
 use tokio::sync::broadcast::Receiver;
