@@ -123,6 +123,46 @@ async fn a_handler_that_blocks_its_thread_past_the_lease_is_refused() {
     assert_eq!(data(&world, &session).await, json!({"n": 2}));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_past_the_lease_ends_nothing_either() {
+    let store = ProbeStore::new();
+    let builder = SessionBridge::builder().keys([KEY]).lease(Duration::from_millis(200));
+    let bridge = builder.store(store.clone()).build().await.unwrap();
+    let world = World { app: app(&bridge), bridge, store };
+    let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
+    let ended = world.bridge.with_session(&session, |ctx| async move {
+        ctx.destroy();
+        std::thread::sleep(Duration::from_millis(600));
+    });
+    assert_eq!(ended.await.err().map(|error| error.kind()), Some(ErrorKind::LeaseLost));
+    assert_eq!(data(&world, &session).await, json!({"n": 1}));
+}
+
+#[tokio::test]
+async fn a_handler_that_goes_on_after_its_token_fired_is_refused_although_the_lease_has_time_left()
+{
+    let store = ProbeStore::new();
+    let builder = SessionBridge::builder().keys([KEY]).max_hold(Duration::from_millis(100));
+    let bridge = builder.store(store.clone()).build().await.unwrap();
+    let world = World { app: app(&bridge), bridge, store };
+    let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
+    for destroys in [false, true] {
+        let begun = Instant::now();
+        let written = world.bridge.with_session(&session, |ctx| async move {
+            ctx.cancellation().cancelled().await;
+            match destroys {
+                true => ctx.destroy(),
+                false => drop(ctx.insert("n", -1).unwrap()),
+            }
+        });
+        let kind = written.await.err().map(|error| error.kind());
+        assert_eq!(kind, Some(ErrorKind::LeaseLost), "destroys: {destroys}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "not at the next renewal");
+    }
+    assert_eq!(data(&world, &session).await, json!({"n": 1}));
+    assert_eq!(world.bridge.stats().leases_lost, 2);
+}
+
 #[tokio::test]
 async fn reading_in_a_handler_does_not_extend_the_life_and_writing_does() {
     let world = world().await;
@@ -166,4 +206,36 @@ async fn a_handler_that_leaves_too_much_gets_an_error_and_changes_nothing() {
     let fits = json!({"s": "x".repeat(92)});
     world.bridge.set_by_id(&session, &fits, None).await.unwrap();
     assert_eq!(data(&world, &session).await, fits);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_running_handlers_and_lets_them_write() {
+    let world = world().await;
+    let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
+    let (started, begun) = tokio::sync::oneshot::channel();
+    let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
+    let bridge = world.bridge.clone();
+    let handler = tokio::spawn(async move {
+        bridge
+            .with_session(&session, |ctx| async move {
+                started.send(()).unwrap();
+                wait.await.unwrap();
+                ctx.insert("n", 2).unwrap();
+            })
+            .await
+    });
+    begun.await.unwrap();
+    let bridge = world.bridge.clone();
+    let shutdown = tokio::spawn(async move { bridge.shutdown().await });
+    until("nothing new begins", async || {
+        let refused = world.bridge.with_session(&session, |_| async {}).await;
+        refused.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+    })
+    .await;
+    assert!(!shutdown.is_finished());
+    go_on.send(()).unwrap();
+    handler.await.unwrap().unwrap();
+    shutdown.await.unwrap();
+    let stored = world.store.live.get(&session).await.unwrap().unwrap();
+    assert_eq!(stored.session, r#"{"n":2}"#);
 }

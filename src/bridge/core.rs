@@ -22,6 +22,8 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::session::{Cleanup, NodeId, SessionDestroy, SessionEvent, SessionSet};
 
+/// How long a shutdown waits for handlers that hold a session.
+const HANDLER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the bridge's own tasks.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,10 @@ pub(crate) struct Inner {
     pub(super) events: Mutex<Option<broadcast::Sender<Result<SessionEvent, Lagged>>>>,
     pub(super) started: Instant,
     pub(super) tasks: TaskTracker,
+    /// Whoever holds a lease or waits for one.
+    pub(super) handlers: TaskTracker,
+    /// No new leases from now on.
+    pub(super) stopping: CancellationToken,
     pub(super) closing: CancellationToken,
     pub(super) cleaner: Mutex<Option<CancellationToken>>,
 }
@@ -75,6 +81,8 @@ impl SessionBridge {
             events: Mutex::new(Some(events)),
             started: Instant::now(),
             tasks: TaskTracker::new(),
+            handlers: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),
         });
@@ -237,10 +245,18 @@ impl SessionBridge {
         self.inner.backend.health().await
     }
 
-    /// Stops: new operations are refused as [`Unavailable`](crate::ErrorKind::Unavailable),
-    /// those that run are finished, tasks end, and event streams end. Calling it again does
-    /// nothing. Takes at most as long as the operations that run, limited to 40 seconds.
+    /// Stops: no new leases are given, handlers that run may finish and write, then all new
+    /// operations are refused as [`Unavailable`](crate::ErrorKind::Unavailable), tasks end, and
+    /// event streams end. Calling it again does nothing. Handlers get 10 seconds, what is
+    /// written then another 40.
     pub async fn shutdown(&self) {
+        self.inner.stopping.cancel();
+        self.inner.handlers.close();
+        if tokio::time::timeout(HANDLER_LIMIT, self.inner.handlers.wait()).await.is_err() {
+            tracing::warn!(
+                "handlers still hold sessions after {HANDLER_LIMIT:?}; their changes are refused"
+            );
+        }
         self.inner.backend.shutdown().await;
         self.inner.closing.cancel();
         self.inner.tasks.close();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::context::SessionContext;
 use super::core::SessionBridge;
@@ -46,6 +47,8 @@ pub(super) struct Held<'a> {
     record: Option<Record>,
     /// A write gave the lease back in its own step.
     released: AtomicBool,
+    /// A shutdown waits for it. Dropped after the lease was given back.
+    _running: TaskTrackerToken,
 }
 
 impl<'a> Held<'a> {
@@ -57,8 +60,19 @@ impl<'a> Held<'a> {
                 "use the context that the running handler has",
             ));
         }
+        // Before the look at `stopping`: a shutdown that begins in between waits for this one.
+        let running = bridge.inner.handlers.token();
+        let stopping = || Error::new(ErrorKind::Unavailable, "the bridge is shutting down");
+        if bridge.inner.stopping.is_cancelled() {
+            return Err(stopping());
+        }
         let wait = bridge.options().wait_limit;
-        let acquired = bridge.backend().acquire(&client, wait).await.inspect_err(|error| {
+        let acquired = tokio::select! {
+            biased;
+            acquired = bridge.backend().acquire(&client, wait) => acquired,
+            () = bridge.inner.stopping.cancelled() => Err(stopping()),
+        };
+        let acquired = acquired.inspect_err(|error| {
             if error.kind() == ErrorKind::WaitTimeout {
                 bridge.counters().lease_timeouts.add(1);
             }
@@ -71,6 +85,7 @@ impl<'a> Held<'a> {
             length: acquired.length,
             record: acquired.record,
             released: AtomicBool::new(false),
+            _running: running,
         })
     }
 
@@ -119,12 +134,13 @@ impl<'a> Held<'a> {
         let begun = Instant::now();
         let mut renewed = begun;
         let mut next = begun + self.length / 3;
+        let ends = begun + self.bridge.options().max_hold;
         loop {
-            tokio::time::sleep_until(next).await;
-            next = Instant::now() + self.length / 3;
-            if begun.elapsed() >= self.bridge.options().max_hold {
+            tokio::time::sleep_until(next.min(ends)).await;
+            if Instant::now() >= ends {
                 break;
             }
+            next = Instant::now() + self.length / 3;
             match self.bridge.backend().renew(&self.client, self.lease).await {
                 Ok(true) => renewed = Instant::now(),
                 Ok(false) => break,
@@ -200,7 +216,10 @@ impl SessionBridge {
             self.counters().handlers_discarded.add(1);
             return Ok(Ran::Done(result));
         }
+        // Some time of the lease may be left after its holder was told that it is over.
+        let in_time = || if lost.is_cancelled() { Err(Error::lease_lost()) } else { Ok(()) };
         if left.destroyed {
+            self.counted(in_time())?;
             let target = Target::Leased(call.client, record.generation, held.lease());
             return match self.counted(self.backend().destroy(target).await)? {
                 true => Ok(Ran::Done(result)),
@@ -214,6 +233,7 @@ impl SessionBridge {
         };
         let changes = record.data.changes_to(&unit.data);
         if !changes.is_empty() || unit.max_age.is_some() {
+            self.counted(in_time())?;
             self.counted(self.write(record, &unit, &changes, Some(&held)).await)?;
         }
         Ok(Ran::Done(result))
