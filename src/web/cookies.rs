@@ -304,7 +304,10 @@ mod tests {
         fn a_truncated_or_extended_cookie_is_refused(cut in 0usize..87, tail in "[A-Za-z0-9=]{0,4}") {
             let kit = kit();
             let signed = kit.session.sign(SessionId::generate().as_str());
-            let line = format!("app.sid={}{tail}", &signed[..cut]);
+            let other = format!("{}{tail}", &signed[..cut]);
+            // The tail may be the very piece that was cut off.
+            prop_assume!(other != signed);
+            let line = format!("app.sid={other}");
             prop_assert_eq!(session_of(&kit, line.as_bytes()), None);
             prop_assume!(!tail.is_empty());
             let line = format!("app.sid={signed}{tail}");
