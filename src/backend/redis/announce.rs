@@ -33,10 +33,23 @@ enum Announced {
         reason: String,
         node: String,
     },
+    /// Several that a sweep found at once.
+    Ends {
+        ends: Vec<Ended>,
+        reason: String,
+        node: String,
+    },
     Cleanup {
         cleared: u64,
         node: String,
     },
+}
+
+#[derive(Debug, Deserialize)]
+struct Ended {
+    cid: ClientId,
+    r#gen: Value,
+    sid: SessionId,
 }
 
 /// An event, and the version and time to live of the record after it.
@@ -64,26 +77,40 @@ fn reason(text: &str) -> DestroyReason {
     }
 }
 
-/// Reads an announcement; `None` for what is none.
-pub(super) fn read(text: &str) -> Option<Announcement> {
-    let (event, generation, version, left) = match serde_json::from_str(text).ok()? {
+fn ended(ended: &Ended, why: &str, node: &NodeId) -> Option<Announcement> {
+    let end = SessionDestroy::new(ended.cid, ended.sid, reason(why), node.clone());
+    let generation = Some(Generation::from_number(number(&ended.r#gen)?));
+    let event = BackendEvent { event: SessionEvent::Destroy(end), generation };
+    Some(Announcement { event, version: 0, left: Duration::ZERO })
+}
+
+/// Reads what was announced; `None` for what is no announcement.
+pub(super) fn read(text: &str) -> Option<Vec<Announcement>> {
+    match serde_json::from_str(text).ok()? {
         Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node } => {
             let mut set = SessionSet::new(cid, sid, new, init, NodeId::new(&node).ok()?);
             set.previous_id = prev;
-            let left = number(&left).unwrap_or(0);
-            (SessionEvent::Set(set), Some(number(&r#gen)?), number(&v)?, left)
+            let generation = Some(Generation::from_number(number(&r#gen)?));
+            Some(vec![Announcement {
+                event: BackendEvent { event: SessionEvent::Set(set), generation },
+                version: number(&v)?,
+                left: Duration::from_millis(number(&left).unwrap_or(0)),
+            }])
         }
         Announced::Destroy { cid, r#gen, sid, reason: why, node } => {
-            let end = SessionDestroy::new(cid, sid, reason(&why), NodeId::new(&node).ok()?);
-            (SessionEvent::Destroy(end), Some(number(&r#gen)?), 0, 0)
+            let one = Ended { cid, r#gen, sid };
+            Some(vec![ended(&one, &why, &NodeId::new(&node).ok()?)?])
+        }
+        Announced::Ends { ends, reason: why, node } => {
+            let node = NodeId::new(&node).ok()?;
+            ends.iter().map(|end| ended(end, &why, &node)).collect()
         }
         Announced::Cleanup { cleared, node } => {
-            (SessionEvent::Cleanup(Cleanup::new(cleared, NodeId::new(&node).ok()?)), None, 0, 0)
+            let cleanup = Cleanup::new(cleared, NodeId::new(&node).ok()?);
+            let event = BackendEvent { event: SessionEvent::Cleanup(cleanup), generation: None };
+            Some(vec![Announcement { event, version: 0, left: Duration::ZERO }])
         }
-    };
-    let generation = generation.map(Generation::from_number);
-    let left = Duration::from_millis(left);
-    Some(Announcement { event: BackendEvent { event, generation }, version, left })
+    }
 }
 
 /// The announcement of a cleanup.

@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 
 use super::announce;
 use super::records::Only;
+use super::reply::Reply;
 use super::scripts;
-use super::shared::Shared;
+use super::shared::{GRACE, Shared, millis};
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, SessionId};
 
@@ -155,17 +156,38 @@ impl Shared {
         Ok(u64::try_from(told).unwrap_or(u64::MAX))
     }
 
+    /// Ends a page of what is due in one step, on a server that has all keys; as the sweep if
+    /// `turn` is given.
+    async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
+        let mut keys = vec![self.keys.due()];
+        keys.extend(turn.map(|_| self.keys.sweeper()));
+        let arguments: Vec<Value> = vec![
+            self.keys.prefix().into(),
+            self.keys.announcements().into(),
+            self.config.node.as_str().into(),
+            millis(GRACE).into(),
+            PAGE.into(),
+            self.instance.as_str().into(),
+            millis(turn.unwrap_or_default()).into(),
+        ];
+        self.link.run(&scripts::END_DUE, keys, arguments).await
+    }
+
     /// One turn of the sweep. How long to wait for the next; `None`: there is more to do.
     async fn sweep(&self, every: Duration) -> Result<Option<Duration>> {
-        let keys = vec![self.keys.due(), self.keys.sweeper()];
         let turn = TURN.max(4 * every);
-        let arguments: Vec<Value> = vec![
-            self.instance.as_str().into(),
-            PAGE.into(),
-            super::shared::millis(CLAIM).into(),
-            super::shared::millis(turn).into(),
-        ];
-        let reply = self.link.run(&scripts::SWEEP, keys, arguments).await?;
+        let reply = if self.link.clustered {
+            let keys = vec![self.keys.due(), self.keys.sweeper()];
+            let arguments: Vec<Value> = vec![
+                self.instance.as_str().into(),
+                PAGE.into(),
+                millis(CLAIM).into(),
+                millis(turn).into(),
+            ];
+            self.link.run(&scripts::SWEEP, keys, arguments).await?
+        } else {
+            self.end_page(Some(turn)).await?
+        };
         self.sweeping.store(reply.status == 1, Ordering::Relaxed);
         let until = |at: usize| {
             u64::try_from(reply.number(at).unwrap_or(-1)).ok().map(Duration::from_millis)
@@ -174,9 +196,14 @@ impl Shared {
             // Another node sweeps.
             return Ok(Some(until(0).unwrap_or(turn).max(Duration::from_millis(20))));
         }
-        let clients = reply.items().get(1..).unwrap_or_default();
-        self.end_due(clients).await?;
-        if i64::try_from(clients.len()).unwrap_or(PAGE) >= PAGE {
+        let looked = if self.link.clustered {
+            let clients = reply.items().get(1..).unwrap_or_default();
+            self.end_due(clients).await?;
+            i64::try_from(clients.len()).unwrap_or(PAGE)
+        } else {
+            reply.number(1).unwrap_or(0)
+        };
+        if looked >= PAGE {
             return Ok(None);
         }
         let next = until(0).map_or(every, |next| next.min(every));
@@ -186,13 +213,20 @@ impl Shared {
     pub(super) async fn cleanup(&self) -> Result<u64> {
         let mut cleared = 0;
         loop {
-            let keys = vec![self.keys.due()];
-            let reply = self.link.run(&scripts::DUE, keys, vec![PAGE.into()]).await?;
-            if reply.items().is_empty() {
+            // Each that is looked at is taken off the list, or put off.
+            let (looked, ended) = if self.link.clustered {
+                let keys = vec![self.keys.due()];
+                let reply = self.link.run(&scripts::DUE, keys, vec![PAGE.into()]).await?;
+                (reply.items().len(), self.end_due(reply.items()).await?)
+            } else {
+                let reply = self.end_page(None).await?;
+                let count = |at| u64::try_from(reply.number(at).unwrap_or(0)).unwrap_or(0);
+                (usize::try_from(count(1)).unwrap_or(0), count(2))
+            };
+            cleared += ended;
+            if looked == 0 {
                 break;
             }
-            // Each is taken off the list, or put off.
-            cleared += self.end_due(reply.items()).await?;
         }
         self.announce(announce::cleanup(cleared, &self.config.node)).await?;
         Ok(cleared)

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::Instant;
 
-use super::announce;
+use super::announce::{self, Announcement};
 use super::connect;
 use super::scripts::failed;
 use super::shared::Shared;
@@ -167,7 +167,15 @@ impl Listener {
             self.shared.granted(&text);
             return;
         }
-        self.shared.hear(&text);
+        let Some(announcements) = announce::read(&text) else {
+            tracing::warn!(
+                "an announcement that can't be read; do all nodes run the same version?"
+            );
+            return;
+        };
+        for announcement in announcements {
+            self.shared.hear(announcement);
+        }
         // A burst: this node's own listeners come first, or they would miss what is here.
         let mut yields = 0;
         while self.shared.events.len() > self.shared.config.event_capacity / 2 && yields < YIELDS {
@@ -205,13 +213,7 @@ impl Listener {
 
 impl Shared {
     /// Takes over an announcement and tells this node, unless it was told in another way.
-    pub(super) fn hear(&self, text: &str) {
-        let Some(announcement) = announce::read(text) else {
-            tracing::warn!(
-                "an announcement that can't be read; do all nodes run the same version?"
-            );
-            return;
-        };
+    pub(super) fn hear(&self, announcement: Announcement) {
         let BackendEvent { event, generation } = &announcement.event;
         match (event, generation) {
             (SessionEvent::Set(set), Some(generation)) => {

@@ -61,6 +61,11 @@ impl Keys {
         format!("{}:{{sweep}}:by", self.prefix)
     }
 
+    /// What all keys begin with, for a script that makes them itself.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) fn announcements(&self) -> String {
         format!("{}:ev", self.prefix)
     }

@@ -39,6 +39,7 @@ scripts! {
     INDEX "index"
     SWEEP "sweep"
     DUE "due"
+    END_DUE "end_due"
     BEAT "beat"
     NODES "nodes"
 }
@@ -71,7 +72,9 @@ mod tests {
 
     #[test]
     fn every_script_says_what_it_takes_and_returns() {
-        for script in [&CLOCK, &CREATE, &COMMIT, &RESOLVE, &ACQUIRE, &INDEX, &SWEEP, &NODES] {
+        for script in
+            [&CLOCK, &CREATE, &COMMIT, &RESOLVE, &ACQUIRE, &INDEX, &SWEEP, &END_DUE, &NODES]
+        {
             let header = script.text.lines().filter(|line| line.starts_with("--"));
             let header: String = header.collect();
             assert!(header.contains("KEYS:") && header.contains("Returns {"), "{}", script.name);
