@@ -6,6 +6,10 @@ use crate::bridge::SessionBridge;
 
 /// The bridge's figures as Prometheus text. All names begin with `axum_io_session_`, and each
 /// series has the label `node`.
+///
+/// All of it is at hand: a scrape costs no trip to the backend, and answers when that one is away.
+/// So there is no series for the number of nodes: `count(axum_io_session_sockets)` counts those
+/// that are scraped, and [`SessionBridge::nodes`] asks which ones are there.
 pub fn prometheus(bridge: &SessionBridge) -> String {
     let stats = bridge.stats();
     let node = escape(bridge.node().as_str());
