@@ -16,6 +16,7 @@ pub(crate) struct Args {
     pub(crate) max_age: Duration,
     pub(crate) lease: Duration,
     pub(crate) node: Option<String>,
+    pub(crate) trust_proxy: bool,
     pub(crate) probes: bool,
 }
 
@@ -39,6 +40,7 @@ One node: HTTP and Socket.IO share one session.
   --max-age 24h          MAX_AGE        life of a session since its last write
   --lease 10s            LEASE          how long a dead handler may block a session
   --node NAME            NODE           name in events, default a random one
+  --trust-proxy          TRUST_PROXY=1  believe X-Forwarded-Proto of a load balancer
   --probes               PROBES=1       routes and socket events for tests only
   --help
 ";
@@ -84,6 +86,7 @@ impl Args {
             max_age: given.duration("--max-age", "MAX_AGE", "24h")?,
             lease: given.duration("--lease", "LEASE", "10s")?,
             node: given.value("--node", "NODE")?,
+            trust_proxy: given.flag("--trust-proxy", "TRUST_PROXY"),
             probes: given.flag("--probes", "PROBES"),
         };
         match given.args.first() {

@@ -15,6 +15,7 @@ mod sockets;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::Future;
 
 use args::{Args, Store};
 use axum::extract::DefaultBodyLimit;
@@ -80,10 +81,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let app = bridge_session(app, socket_layer, &bridge);
 
     let listener = TcpListener::bind((args.host.as_str(), args.port)).await?;
+    // Before anybody hears that it listens, and may ask it to stop.
+    let stopped = stop_signal();
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(async move {
-            stop_signal().await;
+            stopped.await;
             // Open sockets would keep the server from ending.
             io.close().await;
         })
@@ -103,6 +106,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
         .allow_weak_keys(true)
         .max_age(args.max_age)
         .lease(args.lease)
+        .trust_proxy(args.trust_proxy)
         .messages(SocketMessages {
             set: Some("session:set".into()),
             destroy: Some("session:destroy".into()),
@@ -119,19 +123,21 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     }
 }
 
-/// SIGTERM, or Ctrl-C.
-async fn stop_signal() {
-    let mut terminate = signal(SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminate {
-            Some(signal) => {
-                signal.recv().await;
+/// SIGTERM, or Ctrl-C, from now on: the signals are caught before the future is polled.
+fn stop_signal() -> impl Future<Output = ()> + Send {
+    let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    async move {
+        let [terminate, interrupt] = caught.map(|caught| async move {
+            match caught {
+                Ok(mut signal) => {
+                    signal.recv().await;
+                }
+                Err(_) => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        });
+        tokio::select! {
+            () = terminate => {}
+            () = interrupt => {}
         }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }
