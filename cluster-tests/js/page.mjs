@@ -34,6 +34,7 @@ check("tabs of one profile agree, another profile has its own session", async ({
     const two = await open(mine, urls[0], problems);
     const other = await open(theirs, urls[0], problems);
     await shows(one, "#session", "none");
+    for (const page of [one, two]) await shows(page, "#socket-node", await text(page, "#node"));
 
     await one.click("#inc-http");
     for (const page of [one, two]) await shows(page, "#count", "1");

@@ -7,12 +7,18 @@ use axum_io_session::socket::SocketContext;
 use axum_io_session::{Error, ErrorKind, Result, SocketSession as _};
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, SocketRef, TryData};
+use socketioxide::socket::Socket;
 use std::future::Future;
 
 use crate::http::add_one;
 
 /// Adds the events to a new socket.
 pub(crate) fn add_events(socket: &SocketRef, probes: bool) {
+    // Needs no session: says which node holds the socket.
+    socket.on("node", |socket: SocketRef, ack: AckSender| async move {
+        // The client may be gone.
+        let _ = ack.send(&node(&socket));
+    });
     socket.on("session:get", |socket: SocketRef, ack: AckSender| async move {
         reply(&socket, ack, |session| async move { Ok(answer(&session)) }).await;
     });
@@ -117,12 +123,16 @@ where
 }
 
 fn answer(session: &SocketContext) -> Value {
-    let handshake = session.socket().req_parts().extensions.get::<Handshake>();
     json!({
         "ok": true,
         "clientId": session.client_id(),
         "sessionId": session.session_id(),
         "session": session.session(),
-        "node": handshake.map(|handshake| handshake.bridge().node()),
+        "node": node(session.socket()),
     })
+}
+
+fn node(socket: &Socket) -> Value {
+    let handshake = socket.req_parts().extensions.get::<Handshake>();
+    handshake.map_or(Value::Null, |handshake| handshake.bridge().node().as_str().into())
 }
