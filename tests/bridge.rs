@@ -34,6 +34,7 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().key("a").client_key("a.sig"), "client_key", "signatures"),
         (b().key("a.sig").client_key("a"), "client_key", "signatures"),
         (b().client_key("a=b"), "client_key", "cookie name"),
+        (b().client_key(""), "client_key", "cookie name"),
         (b().max_age(Duration::ZERO), "max_age", "1 second to 1 year"),
         (b().max_age(second / 2), "max_age", "1 second to 1 year"),
         (b().max_age(year * 2), "max_age", "1 second to 1 year"),

@@ -50,6 +50,23 @@ async fn without_rolling_a_known_client_gets_no_cookie() {
 }
 
 #[tokio::test]
+async fn a_response_that_shared_caches_may_keep_names_no_client() {
+    let bridge = bridge().await;
+    let answer = async |cache: &'static str| {
+        let handler = move || async move { ([(header::CACHE_CONTROL, cache)], "for all") };
+        let routes = axum::Router::new().route("/page", axum::routing::get(handler));
+        let app = routes.layer(bridge.layer());
+        Browser::new().get(&app, "/page").await.set_cookie("sid.cid")
+    };
+    for shared in ["public", "max-age=60, Public", "s-maxage=10", "max-age=1,s-maxage = 10"] {
+        assert_eq!(answer(shared).await, None, "{shared}");
+    }
+    for own in ["private", "max-age=60", "no-store", "x-public=1"] {
+        assert!(answer(own).await.is_some(), "{own}");
+    }
+}
+
+#[tokio::test]
 async fn a_changed_client_cookie_gets_a_new_id() {
     let bridge = bridge().await;
     let app = app(&bridge);

@@ -67,6 +67,7 @@ impl SessionBridgeBuilder {
     #[doc(alias = "clientKey")]
     pub fn client_key(mut self, name: impl Into<String>) -> Self {
         self.options.client_key = name.into();
+        self.options.client_key_given = true;
         self
     }
 
@@ -78,7 +79,8 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Whether each response sends the client cookie anew. Default true.
+    /// Whether each response sends the client cookie anew. Default true. Responses that shared
+    /// caches may keep (`Cache-Control: public` or `s-maxage`) never carry it.
     #[doc(alias = "clientAlwaysRoll")]
     pub fn client_always_roll(mut self, roll: bool) -> Self {
         self.options.client_always_roll = roll;

@@ -108,6 +108,8 @@ impl Default for SocketMessages {
 pub(crate) struct Options {
     pub(crate) key: String,
     pub(crate) client_key: String,
+    /// An empty name is the default only if nobody asked for it.
+    pub(crate) client_key_given: bool,
     pub(crate) client_max_age: Duration,
     pub(crate) client_always_roll: bool,
     pub(crate) lifetime: Lifetime,
@@ -140,6 +142,7 @@ impl Default for Options {
         Self {
             key: "sid".into(),
             client_key: String::new(),
+            client_key_given: false,
             client_max_age: 365 * DAY,
             client_always_roll: true,
             lifetime: Lifetime::new(30 * DAY),
@@ -172,7 +175,7 @@ impl Default for Options {
 impl Options {
     /// Checks every option, and settles those that follow from others.
     pub(crate) fn settle(mut self) -> Result<Self> {
-        if self.client_key.is_empty() {
+        if !self.client_key_given {
             self.client_key = format!("{}.cid", self.key);
         }
         self.check_names()?;

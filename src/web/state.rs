@@ -171,7 +171,7 @@ impl RequestState {
             }
             CookieAction::Clear | CookieAction::Keep => None,
         };
-        if let Some(record) = set {
+        if let Some(record) = &set {
             let age = (record.max_age != MaxAge::Browser).then_some(record.remaining);
             kit.set_session(headers, &record.session_id, age, secure);
             if !headers.contains_key(CACHE_CONTROL) {
@@ -179,7 +179,9 @@ impl RequestState {
             }
         }
         let client = *self.client();
-        if !client.unsettled && (client.send || options.client_always_roll) {
+        // What a shared cache hands to others must not name one of them.
+        let shared = set.is_none() && is_public(headers);
+        if !client.unsettled && !shared && (client.send || options.client_always_roll) {
             kit.set_client(headers, &client.id, options.client_max_age, secure);
         }
     }
@@ -204,6 +206,16 @@ async fn client_of(bridge: &SessionBridge, incoming: &Incoming) -> Client {
             }
         },
     }
+}
+
+/// Whether shared caches may keep the response.
+fn is_public(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').map(str::trim).any(|directive| {
+            let name = directive.split('=').next().unwrap_or_default().trim();
+            name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
+        })
+    })
 }
 
 fn failed<B: Default>(status: StatusCode) -> Response<B> {
