@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Starting and stopping have to be over by then.
@@ -123,8 +124,8 @@ fn launch(port: &str, flags: &[String], log: &Arc<Mutex<String>>) -> (Child, Str
         .stderr(Stdio::piped())
         .spawn()
         .expect("the example node starts");
-    let lines = follow(child.stdout.take().expect("piped"), log.clone());
-    follow(child.stderr.take().expect("piped"), log.clone());
+    let (lines, output) = follow(child.stdout.take().expect("piped"), log.clone());
+    let (_, errors) = follow(child.stderr.take().expect("piped"), log.clone());
     let deadline = Instant::now() + LIMIT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -137,16 +138,24 @@ fn launch(port: &str, flags: &[String], log: &Arc<Mutex<String>>) -> (Child, Str
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the node did not listen; it said:\n{}", log.lock().unwrap());
+                // All that it said is in the log only now.
+                for reader in [output, errors] {
+                    let _ = reader.join();
+                }
+                let said = log.lock().unwrap().clone();
+                panic!("the node did not listen; it said:\n{said}");
             }
         }
     }
 }
 
 /// Collects an output, and hands its lines on.
-fn follow(output: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> Receiver<String> {
+fn follow(
+    output: impl Read + Send + 'static,
+    log: Arc<Mutex<String>>,
+) -> (Receiver<String>, JoinHandle<()>) {
     let (sender, lines) = mpsc::sync_channel(100);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             {
                 let mut log = log.lock().unwrap();
@@ -157,7 +166,7 @@ fn follow(output: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> Receiv
             let _ = sender.try_send(line);
         }
     });
-    lines
+    (lines, reader)
 }
 
 /// The example's program, which cargo puts beside the tests' folder.

@@ -39,6 +39,8 @@ impl Container {
         let request = GenericImage::new(name, tag)
             .with_exposed_port(6379.tcp())
             .with_cmd(arguments.to_vec())
+            // Who started it: `tests/run` removes what a killed test left behind.
+            .with_label("axum-io-session.test", std::process::id().to_string())
             .with_host_config_modifier(move |host| {
                 // Without this the port is open to the network; without a fixed number it is
                 // another one after each start.
