@@ -93,7 +93,7 @@ impl Listener {
         connect::keyspace_flags(&self.shared.link.pool, self.keyspace).await;
         let pattern = self.shared.keys.witnesses(self.database);
         let watched = async {
-            self.client.psubscribe(pattern).await?;
+            self.client.psubscribe(pattern.as_str()).await?;
             // The connection itself has to say so, see above.
             self.client.client_info::<String>().await
         };
@@ -102,9 +102,10 @@ impl Listener {
                 tracing::warn!("Redis did not take the subscription to keyspace notifications");
             }
             Ok(_) => {}
+            // An ACL allows a pattern only if it names the very same one.
             Err(error) => tracing::warn!(
                 %error,
-                "Redis refused the subscription to keyspace notifications: deletions and evictions by others are told late; the user needs `+psubscribe`, `+client|info` and the channels `__keyspace@*__:PREFIX:*`"
+                "Redis refused the subscription to keyspace notifications: deletions and evictions by others are told late; the user needs `+psubscribe`, `+client|info` and exactly `&{pattern}`"
             ),
         }
     }
