@@ -6,7 +6,7 @@ use std::time::Duration;
 use cluster_tests::{
     Browser, Cluster, Journal, PREFIX, Redis, RedisOptions, Socket, Sockets, until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -216,5 +216,21 @@ fn a_cleanup_is_told_by_all_nodes_with_the_number_of_sessions_that_it_removed() 
             })
         });
         assert_eq!(told, (cleared, "n0".to_owned()));
+    }
+}
+
+#[test]
+fn a_record_overwritten_by_redis_cli_ends_the_session() {
+    for overwritten in [&["SET", "KEY", "x"][..], &["HSET", "KEY", "data", "{broken"]] {
+        let watched = Watched::start(&RedisOptions::new(), &[]);
+        let record = watched.record();
+        let command: Vec<_> =
+            overwritten.iter().map(|&part| if part == "KEY" { &record } else { part }).collect();
+        watched.redis.cli(&command);
+        // Whoever looks first finds it.
+        assert_eq!(watched.browser.get("/session").ok().session(), &Value::Null);
+        let told = watched.journals[0].end_of(&watched.session, LIMIT);
+        assert!(["external", "corrupt"].contains(&told.as_str()), "{overwritten:?}: {told}");
+        watched.ended(&told);
     }
 }

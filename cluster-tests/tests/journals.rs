@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cluster_tests::{
-    Act, Browser, Cluster, Journal, Model, Node, Outcome, Random, Redis, Socket, Sockets, Told,
-    assert_same, assert_sound, by_session, until,
+    Act, Browser, Cluster, Journal, Model, Node, Outcome, PREFIX, Random, Redis, Socket, Sockets,
+    Told, assert_same, assert_sound, by_session, until,
 };
 use serde_json::{Map, Value, json};
 
@@ -256,4 +256,9 @@ fn not_heard(database: &str, prefix: &str) {
 #[test]
 fn another_prefix_on_the_same_redis_is_not_heard() {
     not_heard("0", "tt");
+}
+
+#[test]
+fn another_database_of_the_same_redis_is_not_heard() {
+    not_heard("1", PREFIX);
 }
