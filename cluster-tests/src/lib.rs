@@ -17,6 +17,7 @@ mod program;
 mod proxy;
 mod random;
 mod redis;
+mod servers;
 mod sockets;
 mod wait;
 
@@ -32,5 +33,6 @@ pub use program::Program;
 pub use proxy::Proxy;
 pub use random::Random;
 pub use redis::{Connection, Monitor, Redis, RedisOptions, Reply};
+pub use servers::{LOCAL_SERVER, fetched_server};
 pub use sockets::{Message, Socket, Sockets};
 pub use wait::until;

@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct RedisOptions {
     arguments: Vec<String>,
     durable: bool,
+    program: Option<String>,
 }
 
 impl RedisOptions {
@@ -43,6 +44,13 @@ impl RedisOptions {
     #[must_use]
     pub fn durable(mut self) -> Self {
         self.durable = true;
+        self
+    }
+
+    /// A process of this program, whatever else there is to start Redis from.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<String>) -> Self {
+        self.program = Some(program.into());
         self
     }
 
@@ -99,8 +107,8 @@ impl Redis {
     fn start_with(options: &RedisOptions) -> Self {
         let arguments = options.all_arguments();
         let port = free_port();
-        let program = std::env::var("REDIS_SERVER_BIN").ok().filter(|path| !path.is_empty());
-        let server = match program {
+        let named = std::env::var("REDIS_SERVER_BIN").ok().filter(|path| !path.is_empty());
+        let server = match options.program.clone().or(named) {
             Some(program) => Server::Process(Process::start(&program, port, arguments)),
             None => match container::engine() {
                 Some(engine) => {
@@ -268,7 +276,10 @@ impl Redis {
 
 /// A free port below those that the system hands out by itself: it is still free when the server
 /// comes back after a stop.
-pub(crate) fn free_port() -> u16 {
+///
+/// # Panics
+/// If all are taken.
+pub fn free_port() -> u16 {
     let seed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |time| time.subsec_nanos());

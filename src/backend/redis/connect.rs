@@ -92,14 +92,7 @@ impl Connected {
 
     async fn check(&self) -> Result<()> {
         let client = self.pool.next();
-        if let Some(version) = client.server_version()
-            && version < Version::new(6, 2, 0)
-        {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("Redis is version {version}; it must be 6.2 or later"),
-            ));
-        }
+        is_supported(client.server_version().as_ref())?;
         let policy: std::result::Result<HashMap<String, String>, _> =
             client.config_get("maxmemory-policy").await;
         if let Ok(policy) = policy
@@ -111,6 +104,18 @@ impl Connected {
             );
         }
         Ok(())
+    }
+}
+
+/// Refuses servers that lack what the scripts use. A version that is not told, as the user may not
+/// ask for it, is taken to be new enough.
+fn is_supported(version: Option<&Version>) -> Result<()> {
+    match version {
+        Some(version) if *version < Version::new(6, 2, 0) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("Redis is version {version}; it must be 6.2 or later, or any Valkey"),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -189,7 +194,24 @@ pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duratio
 
 #[cfg(test)]
 mod tests {
-    use super::merged;
+    use fred::types::Version;
+
+    use super::{is_supported, merged};
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_server_older_than_6_2_is_refused_and_told_why() {
+        for old in [Version::new(5, 0, 14), Version::new(6, 0, 16)] {
+            let error = is_supported(Some(&old)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let text = error.to_string();
+            assert!(text.contains(&old.to_string()) && text.contains("6.2 or later"), "{text}");
+        }
+        for good in [Version::new(6, 2, 0), Version::new(7, 2, 4), Version::new(9, 1, 2)] {
+            assert!(is_supported(Some(&good)).is_ok());
+        }
+        assert!(is_supported(None).is_ok());
+    }
 
     #[test]
     fn flags_are_merged_into_what_is_there() {
