@@ -29,12 +29,20 @@ impl Cluster {
     /// # Panics
     /// As [`Node::start`].
     pub fn start_at(redis_urls: &[String], flags: &[&str]) -> Self {
+        Self::start_with(redis_urls, flags, &[])
+    }
+
+    /// [`start_at`](Self::start_at) with variables in the nodes' environment.
+    ///
+    /// # Panics
+    /// As [`Node::start`].
+    pub fn start_with(redis_urls: &[String], flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let start = |(at, url): (usize, &String)| {
             let name = format!("n{at}");
             let fixed = [
                 "--redis", url, "--node", &name, "--prefix", PREFIX, "--probes", "--keys", "a-key",
             ];
-            Node::start(&[&fixed, flags].concat())
+            Node::start_with(&[&fixed, flags].concat(), variables)
         };
         Self { nodes: redis_urls.iter().enumerate().map(start).collect() }
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test fails by panicking
 
 mod browser;
+mod certificates;
 mod cluster;
 mod history;
 mod journal;
@@ -22,6 +23,7 @@ mod sockets;
 mod wait;
 
 pub use browser::{Answer, Browser};
+pub use certificates::Certificates;
 pub use cluster::{Cluster, PREFIX};
 pub use history::{assert_same, assert_sound, by_session};
 pub use journal::{Journal, Told};
@@ -32,7 +34,7 @@ pub use node::Node;
 pub use program::Program;
 pub use proxy::Proxy;
 pub use random::Random;
-pub use redis::{Connection, Monitor, Redis, RedisOptions, Reply};
+pub use redis::{Connection, Monitor, Redis, RedisOptions, Reply, free_port};
 pub use servers::{LOCAL_SERVER, fetched_server};
 pub use sockets::{Message, Socket, Sockets};
 pub use wait::until;

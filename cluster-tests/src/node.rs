@@ -17,6 +17,7 @@ pub struct Node {
     child: Child,
     url: String,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     log: Arc<Mutex<String>>,
 }
 
@@ -26,10 +27,20 @@ impl Node {
     /// # Panics
     /// If it can't be started or does not listen in time; the node's own words are shown.
     pub fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, &[])
+    }
+
+    /// [`start`](Self::start) with variables in the environment.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let log = Arc::default();
-        let (child, url) = launch("0", &flags, &log);
-        Self { child, url, flags, log }
+        let (child, url) = launch("0", &flags, &variables, &log);
+        Self { child, url, flags, variables, log }
     }
 
     /// Starts it again with the same flags on the same port, after a [`kill`](Self::kill).
@@ -38,7 +49,7 @@ impl Node {
     /// As [`start`](Self::start).
     pub fn start_again(&mut self) {
         let port = self.url.rsplit(':').next().unwrap_or("0").to_owned();
-        (self.child, self.url) = launch(&port, &self.flags, &self.log);
+        (self.child, self.url) = launch(&port, &self.flags, &self.variables, &self.log);
     }
 
     /// Where it listens, such as `http://127.0.0.1:41234`.
@@ -114,10 +125,16 @@ impl Drop for Node {
 }
 
 /// Starts the process and waits for its address.
-fn launch(port: &str, flags: &[String], log: &Arc<Mutex<String>>) -> (Child, String) {
+fn launch(
+    port: &str,
+    flags: &[String],
+    variables: &[(String, String)],
+    log: &Arc<Mutex<String>>,
+) -> (Child, String) {
     let mut child = Command::new(binary())
         .args(["--port", port])
         .args(flags)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .env("RUST_LOG", "info,axum_io_session=debug")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -33,7 +33,8 @@ One node: HTTP and Socket.IO share one session.
   --port 3000            PORT           0 picks a free one
   --host 127.0.0.1       HOST
   --store live|file:PATH STORE          memory, or a file that survives restarts
-  --redis URL            REDIS_URL      many nodes: redis://127.0.0.1:6379
+  --redis URL            REDIS_URL      many nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
+                         SSL_CERT_FILE  and this names the authority to trust
   --prefix P             PREFIX         of all keys in Redis
   --key app.sid          SESSION_KEY    name of the session cookie
   --keys k1,k2           SESSION_KEYS   signing keys: the first signs, all verify

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fred::types::config::Config;
 
+use super::tls;
 use crate::error::{Error, Result};
 
 /// How to reach Redis, and under which names.
@@ -52,15 +53,52 @@ impl RedisConfig {
     /// | URL | is |
     /// |---|---|
     /// | `redis://user:password@host:6379/0` | one server; all but the host can be left out |
-    /// | `rediss://..` | the same over TLS, with the feature `redis-tls` |
+    /// | `rediss://..`, `rediss-cluster://..`, `rediss-sentinel://..` | the same over TLS, with the feature `redis-tls` |
     /// | `redis-cluster://host:port?node=host:port` | a cluster |
-    /// | `redis-sentinel://host:port?node=host:port&sentinelServiceName=name` | behind sentinels |
+    /// | `redis-sentinel://user:password@host:port/0?sentinelServiceName=name&node=host:port` | behind sentinels, whose addresses these are; user and password are those of Redis. `sentinelUsername` and `sentinelPassword` are for the sentinels' own |
+    ///
+    /// Over TLS the server's certificate has to be of an authority that the system trusts. The
+    /// variable `SSL_CERT_FILE` (a file in PEM format) or `SSL_CERT_DIR` names others instead, such
+    /// as one of your own; what can be done in code is shown at [`from_fred`](Self::from_fred).
     pub fn new(url: impl Into<String>) -> Self {
         Self::at(Place::Url(url.into()))
     }
 
     /// Redis as the client library is configured: for what a URL can't say, such as certificates
     /// or credentials that change.
+    ///
+    /// The library is [`fred`](super::fred). This trusts one authority only, which the system need
+    /// not know (feature `redis-tls`):
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "redis-tls")]
+    /// # fn config() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    ///
+    /// use axum_io_session::backend::redis::{RedisConfig, fred};
+    /// use fred::rustls::pki_types::{CertificateDer, pem::PemObject};
+    /// use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
+    /// use fred::types::config::{Config, TlsConnector};
+    ///
+    /// let mut trusted = RootCertStore::empty();
+    /// for certificate in CertificateDer::pem_file_iter("/etc/redis/ca.pem")? {
+    ///     trusted.add(certificate?)?;
+    /// }
+    /// let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_root_certificates(trusted)
+    ///     .with_no_client_auth();
+    ///
+    /// let mut config = Config::from_url("redis://user:password@redis.example:6380/0")?;
+    /// config.tls = Some(TlsConnector::from(tls).into());
+    /// let config = RedisConfig::from_fred(config);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// For a client certificate take `with_client_auth_cert` instead. Nodes of a cluster tell each
+    /// other's addresses, often as numbers: if the certificates hold names, see
+    /// `TlsHostMapping` there.
     pub fn from_fred(config: Config) -> Self {
         Self::at(Place::Config(Box::new(config)))
     }
@@ -127,11 +165,19 @@ impl RedisConfig {
     pub(super) fn fred(&self) -> Result<Config> {
         match &self.place {
             Place::Config(config) => Ok((**config).clone()),
-            Place::Url(url) => Config::from_url(url).map_err(|error| {
-                // Without the value: it may hold a password.
-                Error::option("redis", "no valid URL", "such as redis://user:password@host:6379/0")
+            Place::Url(url) => {
+                let (url, encrypted) = tls::without(url);
+                let config = Config::from_url(&url).map_err(|error| {
+                    // Without the value: it may hold a password.
+                    Error::option(
+                        "redis",
+                        "no valid URL",
+                        "such as redis://user:password@host:6379/0",
+                    )
                     .with_source(error)
-            }),
+                })?;
+                if encrypted { tls::over(config) } else { Ok(config) }
+            }
         }
     }
 

@@ -20,6 +20,7 @@ mod records;
 mod reply;
 mod scripts;
 mod shared;
+mod tls;
 mod watched;
 
 use std::fmt;
@@ -53,6 +54,8 @@ use shared::{Shared, closed};
 use watched::WatchedClients;
 
 pub use config::{KeyspaceEvents, RedisConfig};
+/// The client library, for [`RedisConfig::from_fred`].
+pub use fred;
 
 /// How long a shutdown waits for operations that run.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
@@ -199,11 +202,11 @@ impl Backend for RedisBackend {
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
-        self.whole(move |shared| async move { shared.create(&create).await }).await
+        self.whole(move |shared| async move { Box::pin(shared.create(&create)).await }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.whole(move |shared| async move { shared.commit(commit).await }).await
+        self.whole(move |shared| async move { Box::pin(shared.commit(commit)).await }).await
     }
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {
