@@ -34,7 +34,9 @@ pub use node::Node;
 pub use program::Program;
 pub use proxy::Proxy;
 pub use random::Random;
-pub use redis::{Connection, Monitor, Redis, RedisOptions, Reply, free_port};
+pub use redis::{
+    Connection, Monitor, Redis, RedisCluster, RedisOptions, Reply, Sentinels, free_port,
+};
 pub use servers::{LOCAL_SERVER, fetched_server};
 pub use sockets::{Message, Socket, Sockets};
 pub use wait::until;

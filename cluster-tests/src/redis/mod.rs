@@ -4,6 +4,8 @@ mod client;
 mod container;
 mod monitor;
 mod process;
+mod sentinels;
+mod slots;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -13,6 +15,8 @@ pub use client::{Connection, Reply};
 use container::Container;
 pub use monitor::Monitor;
 use process::Process;
+pub use sentinels::Sentinels;
+pub use slots::RedisCluster;
 
 use crate::wait::until;
 
@@ -132,6 +136,11 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Its port on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Stops it in order. Connections are closed and refused from now on.
     ///
     /// # Panics
@@ -215,6 +224,14 @@ impl Redis {
             Ok(Reply::Error(error)) => panic!("{command:?}: {error}"),
             Ok(reply) => reply.to_string(),
             Err(error) => panic!("{command:?}: {error}"),
+        }
+    }
+
+    /// [`cli`](Self::cli) of a server that may be gone or refuse: then there is no answer.
+    pub fn ask(&self, command: &[&str]) -> Option<String> {
+        match Connection::open(&self.address()).ok()?.call(command).ok()? {
+            Reply::Error(_) => None,
+            reply => Some(reply.to_string()),
         }
     }
 

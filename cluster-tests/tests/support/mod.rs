@@ -1,6 +1,8 @@
 //! What the tests of several kinds of Redis share.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub(crate) mod person;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -7,7 +7,7 @@ use fred::prelude::*;
 use fred::types::config::UnresponsiveConfig;
 use fred::types::{RespVersion, Version};
 
-use super::config::{KeyspaceEvents, RedisConfig};
+use super::config::RedisConfig;
 use super::scripts::failed;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,9 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 const MESSAGES: usize = 16 * 1024;
 /// Commands that may wait on one connection while Redis is away; more fail at once.
 const BUFFERED: usize = 10_000;
-/// What is wanted of Redis's own notifications: of keys, for deletions and overwriting (`g`, `$`),
-/// expiries and evictions.
-const FLAGS: &str = "Kg$xe";
 
 /// The connections, and what is known of the other side.
 pub(super) struct Connected {
@@ -46,6 +43,11 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
             connection.internal_command_timeout = timeout;
             // A write that is sent again could be done twice.
             connection.max_command_attempts = 1;
+            if clustered {
+                // Redirections are not followed but asked again (`Link::ask`): the library's
+                // `ASKING` takes the next answer of its connection for its own, whosever it is.
+                connection.max_redirections = 0;
+            }
             connection.max_command_buffer_len = BUFFERED;
             connection.unresponsive =
                 UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout / 2 };
@@ -119,59 +121,9 @@ fn is_supported(version: Option<&Version>) -> Result<()> {
     }
 }
 
-/// Sees to it that Redis tells of deletions, expiries and evictions, on each server that has keys.
-/// They are lost when a server restarts, so this is done at each reconnect.
-pub(super) async fn keyspace_flags(pool: &Pool, wanted: KeyspaceEvents) {
-    let client = pool.next();
-    let servers: Vec<Option<Server>> = match client.is_clustered() {
-        true => client.active_connections().into_iter().map(Some).collect(),
-        false => vec![None],
-    };
-    for server in servers {
-        let refused = |error: &dyn std::fmt::Display| {
-            tracing::warn!(
-                %error,
-                flags = FLAGS,
-                "Redis can't be asked for keyspace notifications: set `notify-keyspace-events` to at least {FLAGS} in its configuration, or deletions and evictions by others are told late"
-            );
-        };
-        let options = Options { cluster_node: server, ..Options::default() };
-        let client = client.with_options(&options);
-        let now: std::result::Result<HashMap<String, String>, _> =
-            client.config_get("notify-keyspace-events").await;
-        let flags = match now {
-            Ok(now) => now.get("notify-keyspace-events").cloned().unwrap_or_default(),
-            Err(error) => {
-                refused(&error);
-                continue;
-            }
-        };
-        let Some(merged) = merged(&flags) else { continue };
-        if wanted == KeyspaceEvents::Check {
-            refused(&format_args!("it has {flags:?}"));
-            continue;
-        }
-        let set: std::result::Result<(), _> =
-            client.config_set("notify-keyspace-events", merged.as_str()).await;
-        match set {
-            Ok(()) => tracing::info!(flags = merged, "keyspace notifications switched on"),
-            Err(error) => refused(&error),
-        }
-    }
-}
-
-/// The flags that are there and those that are missing; `None` if none is. `A` stands for all but
-/// `K`, `E`, `m` and `n`.
-fn merged(flags: &str) -> Option<String> {
-    let has = |flag: char| flags.contains(flag) || (flag != 'K' && flags.contains('A'));
-    let missing: String = FLAGS.chars().filter(|flag| !has(*flag)).collect();
-    (!missing.is_empty()).then(|| format!("{flags}{missing}"))
-}
-
-/// Asks a connection now and then, and begins it anew if it answers no more: a connection on which
-/// little is sent would not notice that the other side is gone.
+/// Asks each of a client's connections now and then, and begins all anew if one answers no more: a
+/// connection on which little is sent would not notice that the other side is gone.
 pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duration) {
-    let options = Options { timeout: Some(timeout), ..Options::default() };
     let mut silent = 0;
     loop {
         tokio::time::sleep(every).await;
@@ -179,7 +131,15 @@ pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duratio
             silent = 0;
             continue;
         }
-        match client.with_options(&options).ping::<Value>(None).await {
+        let servers = match client.is_clustered() {
+            true => client.active_connections().into_iter().map(Some).collect(),
+            false => vec![None],
+        };
+        let pings = servers.into_iter().map(async |cluster_node| {
+            let options = Options { timeout: Some(timeout), cluster_node, ..Options::default() };
+            client.with_options(&options).ping::<Value>(None).await
+        });
+        match futures_util::future::try_join_all(pings).await {
             Ok(_) => silent = 0,
             Err(_) => silent += 1,
         }
@@ -196,7 +156,7 @@ pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duratio
 mod tests {
     use fred::types::Version;
 
-    use super::{is_supported, merged};
+    use super::is_supported;
     use crate::error::ErrorKind;
 
     #[test]
@@ -211,14 +171,5 @@ mod tests {
             assert!(is_supported(Some(&good)).is_ok());
         }
         assert!(is_supported(None).is_ok());
-    }
-
-    #[test]
-    fn flags_are_merged_into_what_is_there() {
-        assert_eq!(merged("").as_deref(), Some("Kg$xe"));
-        assert_eq!(merged("Elx").as_deref(), Some("ElxKg$e"));
-        assert_eq!(merged("AE").as_deref(), Some("AEK"));
-        assert_eq!(merged("AKE"), None);
-        assert_eq!(merged("xeKg$"), None);
     }
 }

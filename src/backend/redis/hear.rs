@@ -2,6 +2,7 @@
 //! our keys.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fred::prelude::*;
@@ -11,20 +12,12 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::Instant;
 
 use super::announce::{self, Announcement};
-use super::connect;
-use super::scripts::failed;
+use super::cluster::Heard;
 use super::shared::Shared;
 use super::watched::{Belief, Change};
 use crate::backend::BackendEvent;
-use crate::error::{Error, ErrorKind, Result};
 use crate::session::{DestroyReason, SessionEvent};
 
-/// A subscription that delivers nothing for this long is tried again.
-const DELIVERY: Duration = Duration::from_millis(200);
-/// How often, before the start fails.
-const TRIES: u32 = 25;
-/// Between tries after a reconnect.
-const PAUSE: Duration = Duration::from_millis(500);
 /// Turns given to the listeners of this node when they fall behind.
 const YIELDS: u32 = 256;
 
@@ -35,6 +28,12 @@ pub(super) struct Listener {
     pub(super) shared: Arc<Shared>,
     pub(super) database: u8,
     pub(super) keyspace: super::KeyspaceEvents,
+    /// How long an answer may take.
+    pub(super) timeout: Duration,
+    /// What is heard of a cluster by now.
+    pub(super) heard: tokio::sync::Mutex<Heard>,
+    /// Whether it was said that Redis can't be asked for keyspace notifications.
+    pub(super) warned: AtomicBool,
 }
 
 /// What the listener hears by. Taken before the first subscription, so that nothing is missed.
@@ -46,84 +45,6 @@ pub(super) struct Ears {
 impl Listener {
     pub(super) fn ears(&self) -> Ears {
         Ears { messages: self.client.message_rx(), witnesses: self.client.keyspace_event_rx() }
-    }
-
-    /// Subscribes, and waits until a message really comes: an `Ok` of a subscription says only
-    /// that it was written.
-    pub(super) async fn subscribe(&self) -> Result<()> {
-        let keys = &self.shared.keys;
-        let own = keys.grants(&self.shared.instance);
-        let mut messages = self.client.message_rx();
-        let channels = vec![keys.announcements(), own.clone()];
-        self.client.subscribe(channels).await.map_err(|e| failed("SUBSCRIBE", e))?;
-        let delivered = async {
-            loop {
-                match messages.recv().await {
-                    Ok(message) if *message.channel == own => return true,
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return false,
-                }
-            }
-        };
-        let mut delivered = std::pin::pin!(delivered);
-        for _ in 0..TRIES {
-            let sent = self.shared.link.pool.next().publish::<i64, _, _>(&own, "").await;
-            sent.map_err(|e| failed("PUBLISH", e))?;
-            match tokio::time::timeout(DELIVERY, &mut delivered).await {
-                Ok(true) => {
-                    self.watch_keys().await;
-                    return Ok(());
-                }
-                Ok(false) => break,
-                Err(_) => {}
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "Redis delivers no messages to its subscriber; the user needs `+subscribe`, `+publish` and the channels `PREFIX:*`",
-        ))
-    }
-
-    /// Subscribes to what Redis says of records. Without it announcements, the sweep and the audit
-    /// go on: foreign deletions and evictions are told later.
-    async fn watch_keys(&self) {
-        if self.keyspace == super::KeyspaceEvents::Off {
-            return;
-        }
-        connect::keyspace_flags(&self.shared.link.pool, self.keyspace).await;
-        let pattern = self.shared.keys.witnesses(self.database);
-        let watched = async {
-            self.client.psubscribe(pattern.as_str()).await?;
-            // The connection itself has to say so, see above.
-            self.client.client_info::<String>().await
-        };
-        match watched.await {
-            Ok(info) if info.contains("psub=0") => {
-                tracing::warn!("Redis did not take the subscription to keyspace notifications");
-            }
-            Ok(_) => {}
-            // An ACL allows a pattern only if it names the very same one.
-            Err(error) => tracing::warn!(
-                %error,
-                "Redis refused the subscription to keyspace notifications: deletions and evictions by others are told late; the user needs `+psubscribe`, `+client|info` and exactly `&{pattern}`"
-            ),
-        }
-    }
-
-    /// Subscribes anew after each reconnect, for ever.
-    pub(super) async fn stay_subscribed(self: Arc<Self>, mut reconnects: Receiver<Server>) {
-        loop {
-            match reconnects.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-            while let Err(error) = self.subscribe().await {
-                tracing::warn!(%error, "subscribing again failed; trying on");
-                tokio::time::sleep(PAUSE).await;
-            }
-            // Whatever was sent in between is lost.
-            self.shared.gap();
-        }
     }
 
     /// Hears, until the client is closed.

@@ -6,10 +6,12 @@
 
 mod announce;
 mod clock;
+mod cluster;
 mod config;
 mod connect;
 mod ended;
 mod ends;
+mod flags;
 mod hear;
 mod keys;
 mod leases;
@@ -20,6 +22,7 @@ mod records;
 mod reply;
 mod scripts;
 mod shared;
+mod subscribe;
 mod tls;
 mod watched;
 
@@ -90,7 +93,7 @@ impl RedisBackend {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
             keys: Keys::new(&redis.prefix),
-            link: Link { pool, clock: RedisClock::new(), clustered },
+            link: Link { pool, clock: RedisClock::new(), clustered, timeout: redis.timeout },
             events,
             watched: WatchedClients::default(),
             ended: Ended::default(),
@@ -123,6 +126,9 @@ impl RedisBackend {
             shared: shared.clone(),
             database,
             keyspace: redis.keyspace,
+            timeout: redis.timeout,
+            heard: tokio::sync::Mutex::default(),
+            warned: AtomicBool::new(false),
         });
         let (ears, reconnects) = (listener.ears(), self.listener.reconnect_rx());
         listener.subscribe().await?;

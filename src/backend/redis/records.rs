@@ -54,8 +54,11 @@ impl Shared {
 
     async fn hinted(&self, session: &SessionId) -> Result<Option<ClientId>> {
         let key = self.keys.hint(session);
-        let client: Option<String> =
-            self.link.pool.next().get(key).await.map_err(|e| failed("GET", e))?;
+        let pointed = self.link.ask(|redis| {
+            let key = key.clone();
+            async move { redis.get(key).await }
+        });
+        let client: Option<String> = pointed.await.map_err(|e| failed("GET", e))?;
         Ok(client.and_then(|client| ClientId::parse(&client).ok()))
     }
 
@@ -249,15 +252,22 @@ impl Shared {
         let expire = Some(Expiration::PX(millis(2 * record.ttl).max(1)));
         let key = self.keys.hint(&record.session_id);
         let client = record.client_id.as_str();
-        let set = self.link.pool.next().set(key, client, expire, None, false).await;
-        set.map_err(|e| failed("SET", e))
+        let set = self.link.ask(|redis| {
+            let (key, expire) = (key.clone(), expire.clone());
+            async move { redis.set(key, client, expire, None, false).await }
+        });
+        set.await.map_err(|e| failed("SET", e))
     }
 
     /// Removes the pointer of a session's id that is dead.
     pub(super) async fn unpoint(&self, session: Option<SessionId>) -> Result<()> {
         let Some(id) = session else { return Ok(()) };
-        let gone = self.link.pool.next().unlink(self.keys.hint(&id)).await;
-        gone.map_err(|e| failed("UNLINK", e))
+        let key = self.keys.hint(&id);
+        let gone = self.link.ask(|redis| {
+            let key = key.clone();
+            async move { redis.unlink(key).await }
+        });
+        gone.await.map_err(|e| failed("UNLINK", e))
     }
 
     /// Says when to look at clients' sessions.
@@ -283,8 +293,11 @@ impl Shared {
             return Ok(());
         }
         let members: Vec<&str> = clients.iter().map(ClientId::as_str).collect();
-        let removed = self.link.pool.next().zrem(self.keys.due(), members).await;
-        removed.map_err(|e| failed("ZREM", e))
+        let removed = self.link.ask(|redis| {
+            let (key, members) = (self.keys.due(), members.clone());
+            async move { redis.zrem(key, members).await }
+        });
+        removed.await.map_err(|e| failed("ZREM", e))
     }
 
     // ---- notices -------------------------------------------------------------------------

@@ -47,11 +47,21 @@ scripts! {
 /// An error of Redis: out of reach, or an answer that should not be.
 pub(super) fn failed(what: &str, error: fred::error::Error) -> Error {
     use fred::error::ErrorKind as Kind;
-    // Redis is there, and can't do it now: it loads, fails over, or is out of memory.
-    let for_now =
-        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF"]
-            .iter()
-            .any(|code| error.details().starts_with(code));
+    // Redis is there, and can't do it now: it loads, fails over, or is out of memory. The last two
+    // are the client library's own: a server of a cluster went away.
+    let for_now = [
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "OOM",
+        "MISCONF",
+        "Too many failed write attempts",
+        "Failed to route command",
+    ]
+    .iter()
+    .any(|code| error.details().starts_with(code));
     let kind = match error.kind() {
         _ if for_now => ErrorKind::Unavailable,
         Kind::IO

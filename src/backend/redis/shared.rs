@@ -116,8 +116,11 @@ impl Shared {
     }
 
     pub(super) async fn announce(&self, text: String) -> Result<()> {
-        let told = self.link.pool.next().publish(self.keys.announcements(), text).await;
-        told.map_err(|e| super::scripts::failed("PUBLISH", e))
+        let told = self.link.ask(|redis| {
+            let (channel, text) = (self.keys.announcements(), text.clone());
+            async move { redis.publish(channel, text).await }
+        });
+        told.await.map_err(|e| super::scripts::failed("PUBLISH", e))
     }
 
     pub(super) fn sweeps(&self) -> bool {

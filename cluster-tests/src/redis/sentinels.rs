@@ -1,0 +1,121 @@
+//! A Redis behind sentinels.
+
+use std::fmt::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Connection, Redis, RedisOptions, Reply, free_port};
+use crate::servers::LOCAL_SERVER;
+use crate::wait::until;
+
+/// Starting and failing over have to be over by then.
+const LIMIT: Duration = Duration::from_secs(60);
+/// What the sentinels call the primary.
+const NAME: &str = "main";
+/// A user of Redis whom the sentinels don't know.
+const USER: [&str; 7] = ["--user", "app", "on", ">secret", "~*", "&*", "+@all"];
+
+/// A primary, two replicas and three sentinels. Dropping it ends them.
+#[derive(Debug)]
+pub struct Sentinels {
+    servers: Vec<Redis>,
+    sentinels: Vec<Sentinel>,
+}
+
+#[derive(Debug)]
+struct Sentinel {
+    child: Child,
+    address: String,
+    /// A sentinel writes down what it learns.
+    _folder: TempDir,
+}
+
+impl Sentinels {
+    /// Starts all on free ports of this machine, and waits until a failover would succeed.
+    ///
+    /// # Panics
+    /// If `redis-server` is missing, or that does not come about in time.
+    pub fn start() -> Self {
+        let options = || RedisOptions::new().program(LOCAL_SERVER).arguments(&USER);
+        let primary = options().start();
+        let port = primary.port().to_string();
+        let replica = |_| options().arguments(&["--replicaof", "127.0.0.1", &port]).start();
+        let mut servers: Vec<Redis> = (0..2).map(replica).collect();
+        servers.insert(0, primary);
+        let sentinels = (0..3).map(|_| Sentinel::start(&port)).collect();
+        let all = Self { servers, sentinels };
+        until("the sentinels know each other and the replicas", LIMIT, || {
+            let ready = |sentinel: &Sentinel| {
+                let info = sentinel.ask(&["INFO", "sentinel"])?;
+                info.contains("status=ok").then_some(())?;
+                info.contains("slaves=2,sentinels=3").then_some(())
+            };
+            all.sentinels.iter().all(|sentinel| ready(sentinel).is_some()).then_some(())
+        });
+        all
+    }
+
+    /// Such as `redis-sentinel://app:secret@127.0.0.1:26379?sentinelServiceName=main`. User and
+    /// password are those of Redis; the sentinels have none.
+    pub fn url(&self) -> String {
+        let mut addresses = self.sentinels.iter().map(|sentinel| &sentinel.address);
+        let first = addresses.next().expect("three");
+        let mut url = format!("redis-sentinel://app:secret@{first}?sentinelServiceName={NAME}");
+        for address in addresses {
+            let _ = write!(url, "&node={address}");
+        }
+        url
+    }
+
+    /// The servers; the first began as the primary.
+    pub fn servers(&self) -> &[Redis] {
+        &self.servers
+    }
+
+    /// One of the servers, to stop or kill it.
+    pub fn server(&mut self, at: usize) -> &mut Redis {
+        &mut self.servers[at]
+    }
+}
+
+impl Sentinel {
+    fn start(primary: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the sentinel");
+        let port = free_port();
+        let file = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 5000\n"
+        );
+        std::fs::write(&file, text).expect("the folder can be written");
+        let child = Command::new(LOCAL_SERVER)
+            .arg(&file)
+            .arg("--sentinel")
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: install the package redis-server");
+        let sentinel = Self { child, address: format!("127.0.0.1:{port}"), _folder: folder };
+        until("the sentinel answers", LIMIT, || sentinel.ask(&["PING"]));
+        sentinel
+    }
+
+    fn ask(&self, command: &[&str]) -> Option<String> {
+        match Connection::open(&self.address).ok()?.call(command).ok()? {
+            Reply::Error(_) => None,
+            reply => Some(reply.to_string()),
+        }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // Both fail if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
