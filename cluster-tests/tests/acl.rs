@@ -1,0 +1,107 @@
+//! A user of Redis with no more rights than `deploy/redis-acl.conf` gives is enough.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+mod support;
+
+use std::path::Path;
+
+use axum_io_session::backend::redis::RedisConfig;
+use cluster_tests::{
+    Cluster, LOCAL_SERVER, PREFIX, Redis, RedisOptions, Sockets, fetched_server, run_js,
+};
+use support::person::Person;
+
+/// The file as it is given to users, for another prefix.
+fn acl(prefix: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/redis-acl.conf");
+    let text = std::fs::read_to_string(file).unwrap();
+    let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
+    let changed = line.replace("io-session:", &format!("{prefix}:"));
+    text.replace(line, &changed)
+}
+
+/// A server that includes the file, and the URL for its user.
+fn server(program: &str, acl: &str) -> (Redis, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("redis-acl.conf");
+    std::fs::write(&file, acl).unwrap();
+    let include = file.display().to_string();
+    let redis = RedisOptions::new().program(program).arguments(&["--include", &include]).start();
+    let url = format!("redis://io-session:change-me@{}", redis.address());
+    (redis, url)
+}
+
+/// Nothing was refused, other than what may be: these commands.
+fn assert_nothing_else_refused(redis: &Redis, allowed: &[&str]) {
+    let log = redis.cli(&["ACL", "LOG", "100"]);
+    let lines: Vec<&str> = log.lines().collect();
+    let refused = lines.windows(2).filter(|pair| pair[0] == "object").map(|pair| pair[1]);
+    let others: Vec<&str> = refused.filter(|refused| !allowed.contains(refused)).collect();
+    assert!(others.is_empty(), "refused: {others:?}");
+}
+
+fn keeps_the_contract(program: &str) {
+    // The suite gives each of its backends a prefix of its own, which begins so.
+    let acl = acl("suite").replace("suite:", "suite*:").replace("suite*:{*}", "suite:{*}");
+    let (redis, url) = server(program, &acl);
+    support::keeps_the_contract_with(|prefix| {
+        RedisConfig::new(&url)
+            .prefix(format!("suite{prefix}"))
+            // Each pattern would have to be in the file.
+            .keyspace_events(axum_io_session::backend::redis::KeyspaceEvents::Off)
+    });
+    assert_nothing_else_refused(&redis, &["config|get", "config"]);
+}
+
+#[test]
+fn the_contract_is_kept_with_the_least_rights() {
+    keeps_the_contract(LOCAL_SERVER);
+}
+
+#[test]
+fn the_contract_is_kept_with_the_least_rights_on_the_oldest_redis() {
+    keeps_the_contract(&fetched_server("redis-6.2"));
+}
+
+#[test]
+fn three_nodes_work_with_the_least_rights_and_hear_of_foreign_deletions() {
+    let (redis, url) = server(LOCAL_SERVER, &acl(PREFIX));
+    let cluster = Cluster::start_at(&vec![url; 3], &[]);
+    run_js("http.mjs", &cluster.urls());
+    run_js("events.mjs", &cluster.urls());
+    Person::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
+    for node in cluster.nodes() {
+        let log = node.log();
+        let warnings = log.lines().filter(|line| line.contains("keyspace notifications"));
+        let warnings: Vec<_> = warnings.collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("Kg$xe"), "{warnings:?}");
+    }
+    assert_nothing_else_refused(&redis, &["config|get"]);
+    cluster.stop();
+}
+
+#[test]
+fn with_rights_to_its_settings_the_nodes_switch_notifications_on_and_warn_of_nothing() {
+    let acl = acl(PREFIX).replace("notify-keyspace-events Kg$xe\n", "");
+    let (redis, url) = server(LOCAL_SERVER, &acl);
+    redis.cli(&["ACL", "SETUSER", "io-session", "+config|get", "+config|set"]);
+    let cluster = Cluster::start_at(&vec![url; 3], &[]);
+    Person::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
+    assert_nothing_else_refused(&redis, &[]);
+    for node in cluster.nodes() {
+        let log = node.log();
+        let warned = log.lines().any(|line| line.contains("WARN") && line.contains("Redis"));
+        assert!(!warned, "{log}");
+    }
+    cluster.stop();
+}
+
+#[test]
+fn without_notifications_a_sessions_own_end_is_told_in_time() {
+    let acl = acl(PREFIX).replace("notify-keyspace-events Kg$xe\n", "");
+    let (redis, url) = server(LOCAL_SERVER, &acl);
+    let cluster = Cluster::start_at(&vec![url; 3], &["--max-age", "3s"]);
+    assert_eq!(redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]), "notify-keyspace-events\n");
+    run_js("expiry.mjs", &cluster.urls());
+    cluster.stop();
+}
