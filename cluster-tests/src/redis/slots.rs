@@ -134,11 +134,12 @@ impl RedisCluster {
     }
 
     /// Moves the slot of a key, with all keys in it, from the server that has it to another
-    /// primary, as resharding does. In the middle `between` is called: half of the keys are moved.
+    /// primary, as resharding does. In the middle, when half of the keys are moved, `between` is
+    /// called; what it returns is returned.
     ///
     /// # Panics
     /// If a server refuses.
-    pub fn move_slot_of(&self, key: &str, to: usize, between: impl FnOnce()) {
+    pub fn move_slot_of<T>(&self, key: &str, to: usize, between: impl FnOnce() -> T) -> T {
         let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", key]);
         let (from, to) = (&self.servers[self.primary_of(key)], &self.servers[to]);
         let [from_id, to_id] = [from, to].map(|server| server.cli(&["CLUSTER", "MYID"]));
@@ -156,13 +157,14 @@ impl RedisCluster {
         };
         let first = keys();
         migrate(&first[..first.len().div_ceil(2)]);
-        between();
+        let between = between();
         while !keys().is_empty() {
             migrate(&keys());
         }
         to.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         // The others hear of it in time.
         from.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+        between
     }
 
     /// How many subscribers to this channel each server has; none if it is gone.
