@@ -1,15 +1,12 @@
 //! What an operator copies, as it is but for addresses: Redis, three nodes, and both load balancers.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cluster_tests::{
-    Browser, Cluster, Connection, Node, PREFIX, Program, run_js, run_js_with, until,
-};
+use cluster_tests::{Browser, Connection, Node, Program, run_js, run_js_with, until};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -38,33 +35,14 @@ struct Redis {
     _data: TempDir,
     url: String,
     address: String,
-    user: &'static str,
 }
 
 impl Redis {
-    /// With one password for everything.
     fn start() -> Self {
-        Self::start_with("default", &["--requirepass", "secret"])
-    }
-
-    /// With the users of users.acl, and one who may look at the ACL's log.
-    fn with_users() -> Self {
-        let users = tempfile::NamedTempFile::new().unwrap();
-        let admin = "user admin on >secret ~* &* +@all\n";
-        let text = read("users.acl");
-        let text = ["~", "&", "__:"].iter().fold(text, |text, before| {
-            replaced(&text, &format!("{before}app:"), &format!("{before}{PREFIX}:"))
-        });
-        std::fs::write(users.path(), text + admin).unwrap();
-        let path = users.path().display().to_string();
-        Self::start_with("admin", &["--aclfile", &path])
-    }
-
-    fn start_with(user: &'static str, arguments: &[&str]) -> Self {
         let (data, port) = (tempfile::tempdir().unwrap(), free_port());
         let server = std::env::var("REDIS_SERVER_BIN").ok().filter(|path| !path.is_empty());
         let mut command = Command::new(server.as_deref().unwrap_or("redis-server"));
-        command.arg(folder().join("redis.conf")).args(arguments);
+        command.arg(folder().join("redis.conf")).args(["--requirepass", "secret"]);
         // The rest is about this machine.
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(data.path());
@@ -75,12 +53,12 @@ impl Redis {
             Connection::open(&address).ok()?.call(&["PING"]).ok()
         });
         let url = format!("redis://:secret@{address}");
-        Self { _program: program, _data: data, url, address, user }
+        Self { _program: program, _data: data, url, address }
     }
 
     fn says(&self, command: &[&str]) -> String {
         let mut connection = Connection::open(&self.address).unwrap();
-        connection.call(&["AUTH", self.user, "secret"]).unwrap();
+        connection.call(&["AUTH", "secret"]).unwrap();
         connection.call(command).unwrap().to_string()
     }
 }
@@ -216,52 +194,4 @@ fn docker_compose_agrees_with_the_other_files_and_with_the_flags_of_the_node() {
     let test = std::env::current_exe().unwrap();
     let node = test.parent().and_then(Path::parent).unwrap().join("examples").join("node");
     run_js("compose.mjs", &[&folder().display().to_string(), &node.display().to_string()]);
-}
-
-#[test]
-fn the_user_of_users_acl_may_do_all_that_nodes_do() {
-    let redis = Redis::with_users();
-    let url = format!("redis://app:change-me@{}", redis.address);
-    let check = |flags: &[&str], programs: &[&str]| {
-        let cluster = Cluster::start_at(&[url.clone(), url.clone(), url.clone()], flags);
-        for program in programs {
-            run_js(program, &cluster.urls());
-        }
-        let listed = cluster.browser().get("/monitor/nodes").ok();
-        assert_eq!(listed.json["nodes"].as_array().unwrap().len(), 3);
-        for node in cluster.nodes() {
-            assert!(!node.log().contains("Redis"), "nothing to complain of:\n{}", node.log());
-        }
-        cluster.stop();
-    };
-    check(&[], &["http.mjs", "sockets.mjs", "events.mjs"]);
-    check(&["--max-age", "3s"], &["expiry.mjs"]);
-    assert_eq!(redis.says(&["ACL", "LOG"]), "", "nothing was refused");
-}
-
-#[test]
-fn the_user_of_users_acl_may_do_what_the_scripts_call_and_little_else() {
-    // What is called outside of the scripts.
-    let outside = [
-        "ping",
-        "info",
-        "client|info",
-        "client|id",
-        "config|get",
-        "eval",
-        "evalsha",
-        "subscribe",
-        "psubscribe",
-        "unlink",
-    ];
-    let mut needed: BTreeSet<_> = outside.map(str::to_owned).into();
-    let scripts = folder().join("../src/backend/redis/lua");
-    for script in std::fs::read_dir(scripts).unwrap() {
-        let text = std::fs::read_to_string(script.unwrap().path()).unwrap();
-        let calls = text.split("call('").skip(1).filter_map(|call| call.split('\'').next());
-        needed.extend(calls.map(str::to_ascii_lowercase));
-    }
-    let users = read("users.acl");
-    let granted = users.split_whitespace().filter_map(|word| word.strip_prefix('+'));
-    assert_eq!(granted.map(str::to_owned).collect::<BTreeSet<_>>(), needed);
 }

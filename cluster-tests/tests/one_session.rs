@@ -55,6 +55,9 @@ fn plain_reads_issue_no_lock_command() {
     let browser = cluster.browser();
     browser.post("/session/inc").ok();
     let client = browser.get("/session").json["clientId"].as_str().unwrap().to_owned();
+    until("the creator's lease is given back", LIMIT, || {
+        redis.scan(&format!("{PREFIX}:*:l")).is_empty().then_some(())
+    });
     let mut monitor = redis.monitor();
     for _ in 0..30 {
         assert_eq!(browser.get("/session").ok().session()["n"], 1);
