@@ -7,7 +7,8 @@ use std::path::Path;
 
 use axum_io_session::backend::redis::RedisConfig;
 use cluster_tests::{
-    Cluster, LOCAL_SERVER, PREFIX, Redis, RedisOptions, Sockets, fetched_server, run_js,
+    Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, Sentinels, Sockets,
+    fetched_server, run_js,
 };
 use support::person::Person;
 
@@ -113,4 +114,41 @@ fn without_notifications_a_sessions_own_end_is_told_in_time() {
     assert_eq!(redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]), "notify-keyspace-events\n");
     run_js("expiry.mjs", &cluster.urls());
     cluster.stop();
+}
+
+/// Gives the user to servers that run already, and has three nodes use them.
+fn works_for(servers: &[Redis], url: &str) {
+    let text = acl(PREFIX);
+    let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    for server in servers {
+        server.cli(&[&["ACL", "SETUSER"], &words[..]].concat());
+        server.cli(&["CONFIG", "SET", "notify-keyspace-events", "Kg$xe"]);
+    }
+    let cluster = Cluster::start_at(&vec![url.to_owned(); 3], &[]);
+    let person = Person::new(&cluster, &Sockets::start());
+    person.is_told_once_of_each_change();
+    let owner = servers.iter().find(|server| {
+        let primary = server.cli(&["ROLE"]).starts_with("master");
+        primary && server.ask(&["EXISTS", &person.key("s")]).as_deref() == Some("1")
+    });
+    person.is_deleted_by_others(owner.unwrap());
+    for server in servers {
+        assert_nothing_else_refused(server, &["config|get"]);
+    }
+    cluster.stop();
+}
+
+#[test]
+fn the_least_rights_are_enough_in_a_cluster() {
+    let redis = RedisCluster::start();
+    let url = redis.url().replace("redis-cluster://", "redis-cluster://io-session:change-me@");
+    works_for(redis.servers(), &url);
+}
+
+#[test]
+fn the_least_rights_are_enough_behind_sentinels() {
+    let redis = Sentinels::start();
+    let url = redis.url().replace("app:secret@", "io-session:change-me@");
+    works_for(redis.servers(), &url);
 }
