@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster_tests::{Cluster, Node, RedisCluster, Sockets, run_js, until};
-use support::person::{HEALS, Person};
+use support::person::{FOUND, HEALS, Person};
 
 /// People until each of the first three servers has the session of one.
 fn people_everywhere(redis: &RedisCluster, cluster: &Cluster, sockets: &Sockets) -> Vec<Person> {
@@ -96,7 +96,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_a_primary() {
     assert_eq!(redis.servers()[heir].cli(&["DEL", &lost.key("s"), &lost.key("m")]), "2");
     cluster.nodes().iter().for_each(Node::thaw);
 
-    lost.ends(HEALS);
+    lost.ends(FOUND);
     let primaries: Vec<usize> = (0..3).map(|at| if at == victim { heir } else { at }).collect();
     listens_once(&redis, &primaries);
     for person in &people {

@@ -4,7 +4,7 @@
 mod support;
 
 use cluster_tests::{Cluster, PREFIX, Redis, Sentinels, Sockets, until};
-use support::person::{HEALS, Person};
+use support::person::{FOUND, HEALS, Person};
 
 #[test]
 fn the_contract_is_kept_behind_sentinels() {
@@ -31,7 +31,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_the_primary() {
     assert_eq!(heir.cli(&["DEL", &lost.key("s"), &lost.key("m")]), "2");
     cluster.nodes().iter().for_each(cluster_tests::Node::thaw);
 
-    lost.ends(HEALS);
+    lost.ends(FOUND);
     for person in &people {
         person.is_served_by_all();
         person.is_told_once_of_each_change();

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Whatever heals has healed by then.
 pub(crate) const HEALS: Duration = Duration::from_secs(60);
+/// What was missed is found by then: sooner than the nodes compare when nothing seems wrong.
+pub(crate) const FOUND: Duration = Duration::from_secs(25);
 /// What Redis tells at once comes by then: much sooner than the nodes compare by themselves.
 const TOLD: Duration = Duration::from_secs(10);
 

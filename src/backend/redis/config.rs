@@ -131,7 +131,8 @@ impl RedisConfig {
     }
 
     /// How long a command may take, 50 ms to 60 s. Default 2 s. Beyond that the operation is
-    /// [`Unavailable`](crate::ErrorKind::Unavailable), and what it did is not known.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), and what it did is not known. While a cluster
+    /// moves a slot, its commands are asked again for as long, so that they may take twice that.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
