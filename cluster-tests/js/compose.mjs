@@ -10,11 +10,11 @@ const [folder, node] = process.argv.slice(2);
 const file = (name) => readFileSync(join(folder, name), "utf8");
 const { services, volumes } = parse(file("docker-compose.yml"), { merge: true });
 
-const nodes = Object.entries(services).filter(([, { environment }]) => environment?.NODE);
+const nodes = Object.entries(services).filter(([, { environment }]) => environment?.NODE_NAME);
 assert.equal(nodes.length, 3);
 const help = execFileSync(node, ["--help"], { encoding: "utf8" });
 for (const [name, { environment }] of nodes) {
-  assert.equal(environment.NODE, name);
+  assert.equal(environment.NODE_NAME, name);
   for (const variable of Object.keys(environment)) {
     assert.match(help, new RegExp(`\\s${variable}[\\s=]`), `${name}: the node reads ${variable}`);
   }
@@ -22,7 +22,7 @@ for (const [name, { environment }] of nodes) {
   assert.equal(environment.TRUST_PROXY, "1");
 }
 // All of them are the same but for their names.
-const same = nodes.map(([, { environment, ...rest }]) => ({ ...rest, environment: { ...environment, NODE: "" } }));
+const same = nodes.map(([, { environment, ...rest }]) => ({ ...rest, environment: { ...environment, NODE_NAME: "" } }));
 for (const other of same) assert.deepEqual(other, same[0]);
 assert.equal(existsSync(join(folder, same[0].build.context, same[0].build.dockerfile)), true);
 

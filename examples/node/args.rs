@@ -30,19 +30,19 @@ pub(crate) enum Store {
 pub(crate) const HELP: &str = "\
 One node: HTTP and Socket.IO share one session.
 
-  --port 3000            PORT           0 picks a free one
+  --port 3000            PORT             0 picks a free one
   --host 127.0.0.1       HOST
-  --store live|file:PATH STORE          memory, or a file that survives restarts
-  --redis URL            REDIS_URL      many nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
-                         SSL_CERT_FILE  and this names the authority to trust
-  --prefix P             PREFIX         of all keys in Redis
-  --key app.sid          SESSION_KEY    name of the session cookie
-  --keys k1,k2           SESSION_KEYS   signing keys: the first signs, all verify
-  --max-age 24h          MAX_AGE        life of a session since its last write
-  --lease 10s            LEASE          how long a dead handler may block a session
-  --node NAME            NODE           name in events, default a random one
-  --trust-proxy          TRUST_PROXY=1  believe X-Forwarded-Proto of a load balancer
-  --probes               PROBES=1       routes and socket events for tests only
+  --store live|file:PATH SESSION_STORE    memory, or a file that survives restarts
+  --redis URL            REDIS_URL        many nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
+                         SSL_CERT_FILE    and this names the authority to trust
+  --prefix P             REDIS_PREFIX     of all keys in Redis
+  --key app.sid          SESSION_KEY      name of the session cookie
+  --keys k1,k2           SESSION_KEYS     signing keys: the first signs, all verify
+  --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
+  --lease 10s            SESSION_LEASE    how long a dead handler may block a session
+  --node NAME            NODE_NAME        name in events, default a random one
+  --trust-proxy          TRUST_PROXY=1    believe X-Forwarded-Proto of a load balancer
+  --probes               PROBES=1         routes and socket events for tests only
   --help
 ";
 
@@ -57,9 +57,9 @@ impl Args {
         if given.flag("--near-cache", "NEAR_CACHE") {
             return Err("--near-cache is not part of this version; leave it out".into());
         }
-        let prefix = given.value("--prefix", "PREFIX")?;
+        let prefix = given.value("--prefix", "REDIS_PREFIX")?;
         let redis = given.value("--redis", "REDIS_URL")?;
-        let store = match (redis, given.value("--store", "STORE")?.as_deref()) {
+        let store = match (redis, given.value("--store", "SESSION_STORE")?.as_deref()) {
             (Some(_), Some(_)) => {
                 return Err("--redis and --store exclude each other; leave one out".into());
             }
@@ -84,9 +84,9 @@ impl Args {
             store,
             key: given.value("--key", "SESSION_KEY")?.unwrap_or_else(|| "app.sid".into()),
             keys: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
-            max_age: given.duration("--max-age", "MAX_AGE", "24h")?,
-            lease: given.duration("--lease", "LEASE", "10s")?,
-            node: given.value("--node", "NODE")?,
+            max_age: given.duration("--max-age", "SESSION_MAX_AGE", "24h")?,
+            lease: given.duration("--lease", "SESSION_LEASE", "10s")?,
+            node: given.value("--node", "NODE_NAME")?,
             trust_proxy: given.flag("--trust-proxy", "TRUST_PROXY"),
             probes: given.flag("--probes", "PROBES"),
         };
