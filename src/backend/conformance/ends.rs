@@ -52,10 +52,10 @@ checks! {
         assert_eq!(number(&world.find(&next.session_id).await.unwrap()), 2);
     }
 
-    "writes begin the life anew" [|config| config.lifetime.max_age = Duration::from_secs(2)] => |world| {
+    "writes begin the life anew" [|config| config.lifetime.max_age = Duration::from_secs(4)] => |world| {
         let mut record = world.seeded(1).await;
         let born = Instant::now();
-        while born.elapsed() < Duration::from_secs(4) {
+        while born.elapsed() < Duration::from_secs(6) {
             tokio::time::sleep(Duration::from_millis(400)).await;
             record = world.done(commit(&record, 1)).await;
         }
@@ -65,8 +65,8 @@ checks! {
     "nothing lives past the absolute max age" [|config| {
         config.lifetime.absolute_max_age = Some(Duration::from_secs(2));
     }] => |world| {
-        let record = world.seeded(1).await;
         let born = Instant::now();
+        let record = world.seeded(1).await;
         assert!(record.ttl <= Duration::from_secs(2));
         until("the end", async || {
             world.backend.touch(&record.client_id, record.generation).await.unwrap().is_none()

@@ -59,6 +59,11 @@ impl Ended {
         }
     }
 
+    /// A session is there although its end was told: a failover lost the end.
+    pub(super) fn forget(&self, client: &ClientId) {
+        self.lock().last.remove(client);
+    }
+
     /// Whether this session has ended.
     pub(super) fn contains(&self, client: &ClientId, generation: Generation) -> bool {
         self.lock().last.get(client).is_some_and(|last| last.generation == generation)
@@ -86,6 +91,8 @@ mod tests {
         assert!(!ended.is_over(&client) && ended.contains(&client, first));
         assert!(ended.note(&client, second));
         assert!(!ended.contains(&client, first));
+        ended.forget(&client);
+        assert!(!ended.contains(&client, second) && !ended.is_over(&client));
     }
 
     #[test]

@@ -139,6 +139,10 @@ impl Shared {
         let BackendEvent { event, generation } = &announcement.event;
         match (event, generation) {
             (SessionEvent::Set(set), Some(generation)) => {
+                if self.ended.contains(&set.client_id, *generation) {
+                    // A comparison found the end before this was heard.
+                    return;
+                }
                 self.ended.revived(&set.client_id);
                 self.watched.learn(&Change {
                     client: set.client_id,

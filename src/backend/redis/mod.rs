@@ -192,7 +192,19 @@ impl fmt::Debug for RedisBackend {
 
 impl Drop for RedisBackend {
     fn drop(&mut self) {
+        if self.closing.is_cancelled() {
+            return;
+        }
         self.closing.cancel();
+        // Without a shutdown the connections would outlive their owner: the client library keeps
+        // those of a client that is only dropped.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (listener, pool) = (self.listener.clone(), self.shared.link.pool.clone());
+            runtime.spawn(async move {
+                let _ = listener.quit().await;
+                let _ = pool.quit().await;
+            });
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Shared {
         let belief = self.watched.belief(client);
         if let Some(record) = record.filter(|record| is_behind(belief, Some(record))) {
             let begun = belief.is_none_or(|belief| belief.generation != record.generation);
-            self.ended.revived(client);
+            self.ended.forget(client);
             self.learn(&record);
             self.watched.forestall(client, Belief::of(&record));
             let set = SessionSet::new(*client, record.session_id, false, begun, node);
