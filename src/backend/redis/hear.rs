@@ -26,7 +26,6 @@ const YIELDS: u32 = 256;
 pub(super) struct Listener {
     pub(super) client: Client,
     pub(super) shared: Arc<Shared>,
-    pub(super) database: u8,
     pub(super) keyspace: super::KeyspaceEvents,
     /// How long an answer may take.
     pub(super) timeout: Duration,

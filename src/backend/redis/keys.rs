@@ -12,17 +12,18 @@ use crate::session::{ClientId, SessionId};
 /// | `P:{cid}:q` | those who wait for it, in order |
 /// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
 /// | `P:{sweep}:due`, `P:{sweep}:by` | clients by when to look at their session; who sweeps |
-/// | channel `P:ev` | announcements |
+/// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
+    database: u8,
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    pub(super) fn new(prefix: &str, database: u8) -> Self {
+        Self { prefix: prefix.to_owned(), database }
     }
 
     fn of(&self, client: &ClientId, part: &str) -> String {
@@ -67,7 +68,7 @@ impl Keys {
     }
 
     pub(super) fn announcements(&self) -> String {
-        format!("{}:ev", self.prefix)
+        format!("{}:ev:{}", self.prefix, self.database)
     }
 
     pub(super) fn grants_prefix(&self) -> String {
@@ -84,9 +85,9 @@ impl Keys {
     }
 
     /// The pattern of keyspace notifications for records.
-    pub(super) fn witnesses(&self, database: u8) -> String {
+    pub(super) fn witnesses(&self) -> String {
         // The braces of the tag mean themselves in a pattern.
-        format!("__keyspace@{database}__:{}:{{*}}:s", self.prefix)
+        format!("__keyspace@{}__:{}:{{*}}:s", self.database, self.prefix)
     }
 
     /// The client whose record a key is.
@@ -102,9 +103,9 @@ mod tests {
 
     #[test]
     fn a_record_key_names_its_client_and_no_other_key_does() {
-        let (keys, client) = (Keys::new("app:x"), ClientId::generate());
+        let (keys, client) = (Keys::new("app:x", 0), ClientId::generate());
         assert_eq!(keys.client_of_record(&keys.record(&client)), Some(client));
         assert_eq!(keys.client_of_record(&keys.mapping(&client)), None);
-        assert_eq!(Keys::new("app").client_of_record(&keys.record(&client)), None);
+        assert_eq!(Keys::new("app", 0).client_of_record(&keys.record(&client)), None);
     }
 }

@@ -92,7 +92,7 @@ impl RedisBackend {
         let shared = Arc::new(Shared {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
-            keys: Keys::new(&redis.prefix),
+            keys: Keys::new(&redis.prefix, database),
             link: Link { pool, clock: RedisClock::new(), clustered, timeout: redis.timeout },
             events,
             watched: WatchedClients::default(),
@@ -106,25 +106,19 @@ impl RedisBackend {
         let (notices, queue) = mpsc::channel(NOTICES);
         let closing = CancellationToken::new();
         let backend = Self { shared, listener, notices, closing };
-        if let Err(error) = backend.start(&redis, database, queue).await {
+        if let Err(error) = backend.start(&redis, queue).await {
             backend.shutdown().await;
             return Err(error);
         }
         Ok(backend)
     }
 
-    async fn start(
-        &self,
-        redis: &RedisConfig,
-        database: u8,
-        queue: mpsc::Receiver<u64>,
-    ) -> Result<()> {
+    async fn start(&self, redis: &RedisConfig, queue: mpsc::Receiver<u64>) -> Result<()> {
         let shared = &self.shared;
         shared.link.look_at_the_clock().await?;
         let listener = Arc::new(Listener {
             client: self.listener.clone(),
             shared: shared.clone(),
-            database,
             keyspace: redis.keyspace,
             timeout: redis.timeout,
             heard: tokio::sync::Mutex::default(),

@@ -125,7 +125,7 @@ impl Listener {
                 );
             }
         }
-        let pattern = self.shared.keys.witnesses(self.database);
+        let pattern = self.shared.keys.witnesses();
         let ears = at(&self.client, server);
         let watched = async {
             ears.psubscribe(pattern.as_str()).await?;

@@ -7,7 +7,7 @@ local s, m, e, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
 if not r then
-  tell_untold(m, e, channel, node, cid, 'expired', grace)
+  tell_untold(m, e, channel, node, cid, absent(s), grace)
   return { 3 }
 end
 if r.gen ~= ARGV[5] then

@@ -14,9 +14,7 @@ if old then
   redis.call('DEL', s, m)
   replaced = old.sid
 else
-  -- Whatever is there is no record.
-  redis.call('DEL', s)
-  tell_untold(m, e, channel, node, cid, 'expired', grace)
+  tell_untold(m, e, channel, node, cid, absent(s), grace)
 end
 local r = { v = '1', gen = ARGV[6], sid = ARGV[5], created = string.format('%.0f', t),
   mode = ARGV[8], data = ARGV[7] }

@@ -6,7 +6,7 @@ local s, m, e, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
 if not r then
-  tell_untold(m, e, channel, node, cid, 'expired', grace)
+  tell_untold(m, e, channel, node, cid, absent(s), grace)
   return { 0 }
 end
 if (ARGV[6] ~= '' and r.sid ~= ARGV[6]) or (ARGV[7] ~= '' and r.gen ~= ARGV[7]) then

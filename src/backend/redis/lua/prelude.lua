@@ -60,6 +60,14 @@ local function tell_untold(m, e, channel, node, cid, reason, grace)
   return sid
 end
 
+-- Why there is no record: its time is over, or somebody wrote something else over it, which goes.
+local function absent(s)
+  if redis.call('DEL', s) == 1 then
+    return 'external'
+  end
+  return 'expired'
+end
+
 -- The time to live that a write gives; "0" as cap means none.
 local function life(idle, cap, age)
   idle, cap = tonumber(idle), tonumber(cap)

@@ -10,8 +10,7 @@ if r then
   return { 1, now(), redis.call('PTTL', s), r.gen, r.v, r.sid }
 end
 local reason = ARGV[5]
-if redis.call('DEL', s) == 1 and reason ~= 'corrupt' then
-  -- It was overwritten by something that is no record.
+if absent(s) == 'external' then
   reason = 'external'
 end
 local sid = tell_untold(m, e, channel, node, cid, reason, grace)
