@@ -550,6 +550,25 @@ async fn a_socket_kept_by_the_application_is_detached_all_the_same() {
     assert!(bridge.stats().tables.values().all(|size| *size == 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_sent_in_the_very_moment_of_the_connect_is_served() {
+    let world = default_world().await;
+    let clients = (0..64).map(|_| {
+        let (address, app) = (world.address, world.app.clone());
+        tokio::spawn(async move {
+            let mut browser = Browser::new();
+            browser.post(&app, "/merge", r#"{"n":0}"#).await;
+            for n in 1..=40 {
+                let mut socket = Client::connect(address, &browser.cookie_header()).await;
+                assert_eq!(socket.call("inc", Value::Null).await, json!({"ok": n}));
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_connects_and_disconnects_leave_the_tables_empty() {
     const SOCKETS: usize = 10_000;

@@ -1,14 +1,46 @@
 //! A socket as the bridge reaches it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
 use socketioxide::{SendError, SocketError, SocketIo};
+use tokio::time::Instant;
 
 use crate::bridge::{SinkError, SocketSink};
+
+/// How long a socket may take from its middleware to being connected.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// Whether a socket is there. socketioxide tells the client that it is connected a moment before it
+/// says so of the socket: a quick first event would be taken for one of a socket that has left.
+#[derive(Debug)]
+struct Presence {
+    begun: Instant,
+    was_connected: AtomicBool,
+}
+
+impl Presence {
+    /// `connected` is what the socket says, if it is in its namespace.
+    fn is_open(&self, connected: Option<bool>) -> bool {
+        match connected {
+            Some(true) => {
+                self.was_connected.store(true, Ordering::Relaxed);
+                true
+            }
+            // In its namespace and not connected: not yet, or not any more.
+            Some(false) => {
+                !self.was_connected.load(Ordering::Relaxed) && self.begun.elapsed() < CONNECTING
+            }
+            None => false,
+        }
+    }
+}
 
 /// Finds the socket anew at each use: a `SocketRef` kept here would keep the socket, which keeps
 /// its attachment, which keeps this.
@@ -16,17 +48,24 @@ pub(super) struct Sink<A: Adapter> {
     io: SocketIo<A>,
     namespace: String,
     id: Sid,
+    presence: Arc<Presence>,
 }
 
 impl<A: Adapter> Clone for Sink<A> {
     fn clone(&self) -> Self {
-        Self { io: self.io.clone(), namespace: self.namespace.clone(), id: self.id }
+        Self {
+            io: self.io.clone(),
+            namespace: self.namespace.clone(),
+            id: self.id,
+            presence: self.presence.clone(),
+        }
     }
 }
 
 impl<A: Adapter> Sink<A> {
     pub(super) fn new(io: SocketIo<A>, socket: &SocketRef<A>) -> Self {
-        Self { io, namespace: socket.ns().to_owned(), id: socket.id }
+        let presence = Presence { begun: Instant::now(), was_connected: AtomicBool::new(false) };
+        Self { io, namespace: socket.ns().to_owned(), id: socket.id, presence: Arc::new(presence) }
     }
 
     pub(super) fn socket(&self) -> Option<SocketRef<A>> {
@@ -44,7 +83,7 @@ impl<A: Adapter> SocketSink for Sink<A> {
     }
 
     fn is_open(&self) -> bool {
-        self.socket().is_some_and(|socket| socket.connected())
+        self.presence.is_open(self.socket().map(|socket| socket.connected()))
     }
 
     fn disconnect(&self) -> bool {
@@ -52,5 +91,23 @@ impl<A: Adapter> SocketSink for Sink<A> {
             Some(socket) => !matches!(socket.disconnect(), Err(SocketError::InternalChannelFull)),
             None => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_is_not_yet_connected_is_there_and_one_that_left_is_not() {
+        let new = || Presence { begun: Instant::now(), was_connected: AtomicBool::new(false) };
+        let presence = new();
+        assert!(presence.is_open(Some(false)), "the client knows, the socket does not yet");
+        assert!(presence.is_open(Some(true)));
+        assert!(!presence.is_open(Some(false)), "its disconnect handler runs, or has leaked it");
+        assert!(!new().is_open(None));
+        let stuck = new();
+        tokio::time::advance(CONNECTING).await;
+        assert!(!stuck.is_open(Some(false)));
     }
 }
