@@ -84,12 +84,16 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     Ok(connected)
 }
 
+/// Ends the connections: a client that is only dropped keeps its own.
+pub(super) async fn close(listener: &Client, pool: &Pool) {
+    // Errors say that a connection was gone already.
+    let _ = listener.quit().await;
+    let _ = pool.quit().await;
+}
+
 impl Connected {
-    /// Ends the connections: a client that is only dropped keeps its own.
-    pub(super) async fn close(&self) {
-        // Errors say that a connection was gone already.
-        let _ = self.listener.quit().await;
-        let _ = self.pool.quit().await;
+    async fn close(&self) {
+        close(&self.listener, &self.pool).await;
     }
 
     async fn check(&self) -> Result<()> {

@@ -273,7 +273,7 @@ pub(super) async fn end_own(shared: Arc<Shared>) {
                 // The announcement is on its way; if it gets lost the audit finds out.
                 Found::Told(_) => {}
                 // It was, and may be lost.
-                Found::Gone => shared.doubt.notify_one(),
+                Found::Gone => shared.doubt.about(client),
             }
         }
         let over: Vec<_> =

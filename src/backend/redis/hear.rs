@@ -127,7 +127,7 @@ impl Listener {
         let ours = shared.watched.known(&client).is_some();
         if (ours || shared.sweeps()) && !shared.looks.add(&client, reason) {
             // Too many at once.
-            shared.doubt.notify_one();
+            shared.doubt.all();
         }
     }
 }

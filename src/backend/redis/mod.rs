@@ -9,6 +9,7 @@ mod clock;
 mod cluster;
 mod config;
 mod connect;
+mod doubt;
 mod ended;
 mod ends;
 mod flags;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::prelude::*;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,7 @@ use crate::error::Result;
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
 use clock::RedisClock;
 use connect::Connected;
+use doubt::Doubt;
 use ended::Ended;
 use ends::Looks;
 use hear::Listener;
@@ -100,7 +102,7 @@ impl RedisBackend {
             leases: Leases::default(),
             looks: Looks::default(),
             sweeping: AtomicBool::new(false),
-            doubt: Notify::new(),
+            doubt: Doubt::default(),
             tasks: TaskTracker::new(),
         });
         let (notices, queue) = mpsc::channel(NOTICES);
@@ -194,10 +196,7 @@ impl Drop for RedisBackend {
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (listener, pool) = (self.listener.clone(), self.shared.link.pool.clone());
-            runtime.spawn(async move {
-                let _ = listener.quit().await;
-                let _ = pool.quit().await;
-            });
+            runtime.spawn(async move { connect::close(&listener, &pool).await });
         }
     }
 }
@@ -347,9 +346,7 @@ impl Backend for RedisBackend {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            // Errors say that a connection was gone already.
-            let _ = self.listener.quit().await;
-            let _ = self.shared.link.pool.quit().await;
+            connect::close(&self.listener, &self.shared.link.pool).await;
         }
     }
 }

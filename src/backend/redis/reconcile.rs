@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::doubt::Doubtful;
 use super::ends::Found;
 use super::reply::{Fields, Stored};
 use super::shared::Shared;
@@ -18,14 +21,23 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// Between tries while Redis is away.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Compares each `audit`, and at once whenever there is a reason to doubt, for ever.
+/// Compares all clients each `audit`, and those in doubt at once, for ever.
 pub(super) async fn audit(shared: Arc<Shared>, audit: Duration) {
+    let mut next = Instant::now() + audit;
     loop {
+        // Doubts about a few must not put off the look at all.
         tokio::select! {
-            () = shared.doubt.notified() => {}
-            () = tokio::time::sleep(audit) => {}
+            () = shared.doubt.raised() => {}
+            () = tokio::time::sleep_until(next) => shared.doubt.all(),
         }
-        while let Err(error) = shared.reconcile().await {
+        let clients = match shared.doubt.take() {
+            Doubtful::All => {
+                next = Instant::now() + audit;
+                shared.watched.all()
+            }
+            Doubtful::Some(clients) => clients.into_iter().collect(),
+        };
+        while let Err(error) = shared.reconcile(&clients).await {
             tracing::warn!(%error, "comparing with Redis failed; trying on");
             tokio::time::sleep(PAUSE).await;
         }
@@ -33,9 +45,9 @@ pub(super) async fn audit(shared: Arc<Shared>, audit: Duration) {
 }
 
 impl Shared {
-    /// Compares the clients that have a socket here with Redis, and tells what was missed.
-    pub(super) async fn reconcile(&self) -> Result<()> {
-        let mut odd = self.differing(&self.watched.all()).await?;
+    /// Compares clients that have a socket here with Redis, and tells what was missed.
+    async fn reconcile(&self, clients: &[ClientId]) -> Result<()> {
+        let mut odd = self.differing(clients).await?;
         if odd.is_empty() {
             return Ok(());
         }
@@ -54,7 +66,9 @@ impl Shared {
             let reads = batch.iter().map(async |client| {
                 let record = self.peek(client).await?;
                 let belief = self.watched.belief(client);
-                Result::Ok((*client, is_behind(belief, record.as_ref())))
+                // Its sockets may have left in between: nobody is to be told then.
+                let differs = is_behind(belief, record.as_ref());
+                Result::Ok((*client, differs && self.watched.contains(client)))
             });
             for read in futures_util::future::join_all(reads).await {
                 let (client, differs) = read?;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::prelude::*;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
+use super::doubt::Doubt;
 use super::ended::Ended;
 use super::ends::Looks;
 use super::keys::Keys;
@@ -34,8 +35,7 @@ pub(super) struct Shared {
     pub(super) looks: Looks,
     /// This node sweeps.
     pub(super) sweeping: AtomicBool,
-    /// Something may have been missed.
-    pub(super) doubt: Notify,
+    pub(super) doubt: Doubt,
     pub(super) tasks: TaskTracker,
 }
 
@@ -112,7 +112,7 @@ impl Shared {
     pub(super) fn gap(&self) {
         let gap = SessionEvent::Gap(Gap::new(self.config.node.clone()));
         self.tell(BackendEvent { event: gap, generation: None });
-        self.doubt.notify_one();
+        self.doubt.all();
     }
 
     pub(super) async fn announce(&self, text: String) -> Result<()> {

@@ -107,6 +107,10 @@ impl WatchedClients {
         }
     }
 
+    pub(super) fn contains(&self, client: &ClientId) -> bool {
+        self.lock().clients.contains_key(client)
+    }
+
     pub(super) fn all(&self) -> Vec<ClientId> {
         self.lock().clients.keys().copied().collect()
     }
