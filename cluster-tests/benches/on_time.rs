@@ -5,8 +5,9 @@
 //! Three nodes (backends) on one Redis. Sessions that live long fill it; probes with short lives
 //! follow, one half with a socket on one of the nodes. Printed is how long after a probe's deadline
 //! each node heard its end. The deadline is taken from the answer to its creation, so the figures
-//! are early by at most the way of one answer. At last as many sessions as are given second
-//! (default 100000) end within one instant.
+//! are early by at most the way of one answer. Then as many sessions as are given second
+//! (default 100000) end within one instant, and at last the node that sweeps dies. Before all
+//! that it is counted what nodes at rest ask of Redis.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark fails by panicking
 
 use std::collections::HashMap;
@@ -27,6 +28,53 @@ const PROBES: usize = 400;
 const AT_ONCE: usize = 256;
 
 type Node = Arc<dyn Backend>;
+
+async fn node(redis: &Redis) -> Node {
+    let mut config = BackendConfig::default();
+    config.event_capacity = 262_144;
+    Arc::new(RedisBackend::connect(RedisConfig::new(redis.url()), config).await.unwrap())
+}
+
+/// Seconds of processor time that Redis has used.
+fn redis_time(redis: &Redis) -> f64 {
+    let info = redis.cli(&["INFO", "cpu"]);
+    let seconds = |name: &str| -> f64 {
+        info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    seconds("used_cpu_user:") + seconds("used_cpu_sys:")
+}
+
+/// Seconds of processor time that this process has used, if the system says so.
+fn own_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    // User and system time, in hundredths: see proc_pid_stat(5).
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// What nodes at rest ask of Redis.
+async fn at_rest(redis: &Redis) {
+    let mut nodes = Vec::new();
+    for count in [1, 3, 12] {
+        while nodes.len() < count {
+            nodes.push(node(redis).await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (begun, used) = (Instant::now(), redis_time(redis));
+        redis.cli(&["CONFIG", "RESETSTAT"]);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let scripts = redis.commandstats().get("evalsha").copied().unwrap_or(0);
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "at rest, {count:>2} nodes: {:>5.1} scripts a second, {:>4.1} ms of Redis' time",
+            scripts as f64 / seconds,
+            (redis_time(redis) - used) * 1000.0 / seconds,
+        );
+    }
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
 
 async fn create(node: &Node, age: Duration) -> (ClientId, Instant) {
     let client = ClientId::generate();
@@ -64,6 +112,31 @@ async fn hear(mut told: Receiver<BackendEvent>, due: HashMap<ClientId, Instant>)
     late
 }
 
+/// What all of them heard.
+async fn hear_all(
+    told: Vec<Receiver<BackendEvent>>,
+    due: &HashMap<ClientId, Instant>,
+) -> Vec<Duration> {
+    let heard = told.into_iter().map(|told| tokio::spawn(hear(told, due.clone())));
+    let mut late = Vec::new();
+    for heard in heard.collect::<Vec<_>>() {
+        late.extend(heard.await.unwrap());
+    }
+    late.sort();
+    late
+}
+
+/// Sessions that end from two seconds on, one after the other.
+async fn probes(nodes: &[Node]) -> HashMap<ClientId, Instant> {
+    let mut due = HashMap::new();
+    for n in 0..PROBES {
+        let age = Duration::from_millis(2000 + (n as u64 * 7919) % 6000);
+        let (client, deadline) = create(&nodes[n % nodes.len()], age).await;
+        due.insert(client, deadline);
+    }
+    due
+}
+
 fn show(what: &str, late: &[Duration]) {
     let at = |share: f64| {
         let index = ((late.len() - 1) as f64 * share) as usize;
@@ -84,12 +157,10 @@ async fn main() {
     let live = numbers.first().copied().unwrap_or(100_000);
     let instant = numbers.get(1).copied().unwrap_or(100_000);
     let redis = Redis::start();
+    at_rest(&redis).await;
     let mut nodes: Vec<Node> = Vec::new();
     for _ in 0..NODES {
-        let mut config = BackendConfig::default();
-        config.event_capacity = 262_144;
-        let place = RedisConfig::new(redis.url());
-        nodes.push(Arc::new(RedisBackend::connect(place, config).await.unwrap()));
+        nodes.push(node(&redis).await);
     }
     let begun = Instant::now();
     // An hour to a day: many, and hardly one of them ends meanwhile.
@@ -106,19 +177,13 @@ async fn main() {
 
     for (what, with_socket) in [("sessions with a socket", true), ("sessions without", false)] {
         let told: Vec<_> = nodes.iter().map(|node| node.subscribe()).collect();
-        let mut due = HashMap::new();
-        for n in 0..PROBES {
-            let age = Duration::from_millis(2000 + (n as u64 * 7919) % 6000);
-            let (client, deadline) = create(&nodes[n % NODES], age).await;
-            if with_socket {
-                nodes[(n + 1) % NODES].watch(&client).await.unwrap();
+        let due = probes(&nodes).await;
+        if with_socket {
+            for (n, client) in due.keys().enumerate() {
+                nodes[n % NODES].watch(client).await.unwrap();
             }
-            due.insert(client, deadline);
         }
-        let heard = told.into_iter().map(|told| hear(told, due.clone()));
-        let mut late: Vec<_> = futures_util::future::join_all(heard).await.concat();
-        late.sort();
-        show(what, &late);
+        show(what, &hear_all(told, &due).await);
         if with_socket {
             due.keys().for_each(|client| {
                 nodes.iter().for_each(|node| node.unwatch(client));
@@ -144,13 +209,23 @@ async fn main() {
         begun.elapsed().as_secs_f64(),
         last.duration_since(*due.values().min().unwrap()).as_secs_f64() * 1000.0
     );
-    let heard = told.into_iter().map(|told| tokio::spawn(hear(told, due.clone())));
-    let mut late = Vec::new();
-    for heard in heard.collect::<Vec<_>>() {
-        late.extend(heard.await.unwrap());
-    }
-    late.sort();
-    show("ends at one instant", &late);
+    let left = due.values().min().unwrap().saturating_duration_since(Instant::now());
+    tokio::time::sleep(left.saturating_sub(Duration::from_millis(100))).await;
+    let (theirs, ours) = (redis_time(&redis), own_time());
+    show("ends at one instant", &hear_all(told, &due).await);
+    println!(
+        "  processor time: Redis {:.2} s, {NODES} nodes {:.2} s",
+        redis_time(&redis) - theirs,
+        own_time() - ours
+    );
+
+    // The first has swept from its start on.
+    let others: Vec<_> = nodes[1..].iter().map(|node| node.subscribe()).collect();
+    let due = probes(&nodes[1..]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Without a word: its turn is not given back.
+    drop(nodes.remove(0));
+    show("sessions without, the node that sweeps dies", &hear_all(others, &due).await);
     for node in &nodes {
         node.shutdown().await;
     }

@@ -48,13 +48,14 @@ fn three_nodes_share_sessions_in_a_cluster_and_hear_of_keys_on_every_primary() {
     cluster.stop();
 }
 
-/// Each of three nodes hears announcements on one server, and listens to the keys of each primary.
+/// Each of three nodes hears announcements on one server, and one of them listens to the keys of
+/// each primary.
 fn listens_once(redis: &RedisCluster, primaries: &[usize]) {
-    until("all nodes listen to all primaries", HEALS, || {
+    until("one node listens to all primaries", HEALS, || {
         // A pattern counts once, whoever listens; connections that watch it are counted.
         let watched = |at: &usize| {
             let clients = redis.servers()[*at].ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
-            clients.unwrap_or_default().matches(" psub=1 ").count() == 3
+            clients.unwrap_or_default().matches(" psub=1 ").count() == 1
         };
         primaries.iter().all(watched).then_some(())
     });

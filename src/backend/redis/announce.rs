@@ -1,5 +1,6 @@
 //! What nodes tell each other.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use crate::session::{
 /// An announcement as the scripts publish it.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Announced {
+enum Announced<'a> {
     Set {
         cid: ClientId,
         r#gen: Value,
@@ -33,9 +34,11 @@ enum Announced {
         reason: String,
         node: String,
     },
-    /// Several that a sweep found at once.
+    /// Several that a sweep found at once: `cid:gen:sid`, separated by blanks. One text, for a
+    /// list would take ten times as long to read.
     Ends {
-        ends: Vec<Ended>,
+        #[serde(borrow)]
+        ends: Cow<'a, str>,
         reason: String,
         node: String,
     },
@@ -43,13 +46,22 @@ enum Announced {
         cleared: u64,
         node: String,
     },
+    Compare {},
+    Look {
+        cid: ClientId,
+        reason: String,
+    },
 }
 
-#[derive(Debug, Deserialize)]
-struct Ended {
-    cid: ClientId,
-    r#gen: Value,
-    sid: SessionId,
+/// What was said.
+#[derive(Debug)]
+pub(super) enum Said {
+    Happened(Vec<Announcement>),
+    /// Sockets' sessions are to be compared with Redis: the node that listens to what others do
+    /// to records could not for a while.
+    Compare,
+    /// This client's session is gone. Who knows it from a socket is to look, and to name it.
+    Look(ClientId, DestroyReason),
 }
 
 /// An event, and the version and time to live of the record after it.
@@ -77,43 +89,94 @@ fn reason(text: &str) -> DestroyReason {
     }
 }
 
-fn ended(ended: &Ended, why: &str, node: &NodeId) -> Option<Announcement> {
-    let end = SessionDestroy::new(ended.cid, ended.sid, reason(why), node.clone());
-    let generation = Some(Generation::from_number(number(&ended.r#gen)?));
-    let event = BackendEvent { event: SessionEvent::Destroy(end), generation };
-    Some(Announcement { event, version: 0, left: Duration::ZERO })
+impl Announcement {
+    fn ended(end: SessionDestroy, generation: u64) -> Self {
+        let generation = Some(Generation::from_number(generation));
+        let event = BackendEvent { event: SessionEvent::Destroy(end), generation };
+        Self { event, version: 0, left: Duration::ZERO }
+    }
 }
 
 /// Reads what was announced; `None` for what is no announcement.
-pub(super) fn read(text: &str) -> Option<Vec<Announcement>> {
-    match serde_json::from_str(text).ok()? {
+pub(super) fn read(text: &str) -> Option<Said> {
+    let happened = match serde_json::from_str(text).ok()? {
         Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node } => {
             let mut set = SessionSet::new(cid, sid, new, init, NodeId::new(&node).ok()?);
             set.previous_id = prev;
             let generation = Some(Generation::from_number(number(&r#gen)?));
-            Some(vec![Announcement {
+            vec![Announcement {
                 event: BackendEvent { event: SessionEvent::Set(set), generation },
                 version: number(&v)?,
                 left: Duration::from_millis(number(&left).unwrap_or(0)),
-            }])
+            }]
         }
         Announced::Destroy { cid, r#gen, sid, reason: why, node } => {
-            let one = Ended { cid, r#gen, sid };
-            Some(vec![ended(&one, &why, &NodeId::new(&node).ok()?)?])
+            let end = SessionDestroy::new(cid, sid, reason(&why), NodeId::new(&node).ok()?);
+            vec![Announcement::ended(end, number(&r#gen)?)]
         }
         Announced::Ends { ends, reason: why, node } => {
-            let node = NodeId::new(&node).ok()?;
-            ends.iter().map(|end| ended(end, &why, &node)).collect()
+            let (why, node) = (reason(&why), NodeId::new(&node).ok()?);
+            let ended = |end: &str| {
+                let (cid, rest) = end.split_once(':')?;
+                let (generation, sid) = rest.split_once(':')?;
+                let (cid, sid) = (ClientId::parse(cid).ok()?, SessionId::parse(sid).ok()?);
+                let end = SessionDestroy::new(cid, sid, why, node.clone());
+                Some(Announcement::ended(end, generation.parse().ok()?))
+            };
+            ends.split(' ').map(ended).collect::<Option<_>>()?
         }
         Announced::Cleanup { cleared, node } => {
             let cleanup = Cleanup::new(cleared, NodeId::new(&node).ok()?);
             let event = BackendEvent { event: SessionEvent::Cleanup(cleanup), generation: None };
-            Some(vec![Announcement { event, version: 0, left: Duration::ZERO }])
+            vec![Announcement { event, version: 0, left: Duration::ZERO }]
         }
-    }
+        Announced::Compare {} => return Some(Said::Compare),
+        Announced::Look { cid, reason: why } => return Some(Said::Look(cid, reason(&why))),
+    };
+    Some(Said::Happened(happened))
 }
 
 /// The announcement of a cleanup.
 pub(super) fn cleanup(cleared: u64, node: &NodeId) -> String {
     serde_json::json!({ "kind": "cleanup", "cleared": cleared, "node": node }).to_string()
+}
+
+/// The announcement that a client's session is gone and needs a name.
+pub(super) fn look(client: &ClientId, reason: DestroyReason) -> String {
+    serde_json::json!({ "kind": "look", "cid": client, "reason": reason.as_str() }).to_string()
+}
+
+/// The announcement that all nodes are to compare.
+pub(super) fn compare() -> String {
+    serde_json::json!({ "kind": "compare" }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_ends_is_read_whole_or_not_at_all() {
+        let ends: Vec<_> = (0..3).map(|_| (ClientId::generate(), SessionId::generate())).collect();
+        let words = ends.iter().map(|(client, session)| {
+            format!("{}:18446744073709551615:{}", client.as_str(), session.as_str())
+        });
+        let page = |ends: &str| {
+            serde_json::json!({ "kind": "ends", "ends": ends, "reason": "expired", "node": "n" })
+                .to_string()
+        };
+        let words: Vec<_> = words.collect();
+        let Some(Said::Happened(told)) = read(&page(&words.join(" "))) else { panic!("a page") };
+        let heard = told.iter().map(|told| match &told.event.event {
+            SessionEvent::Destroy(end) => {
+                assert_eq!(told.event.generation, Some(Generation::from_number(u64::MAX)));
+                assert_eq!(end.reason, DestroyReason::Expired);
+                (end.client_id, end.session_id)
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(heard.collect::<Vec<_>>(), ends);
+        assert!(read(&page(&format!("{} {}", words[0], &words[1][1..]))).is_none());
+        assert!(matches!(read(&compare()), Some(Said::Compare)));
+    }
 }

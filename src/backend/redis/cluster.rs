@@ -8,11 +8,13 @@ use std::time::Duration;
 use fred::prelude::*;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::hear::Listener;
 use super::subscribe::PAUSE;
 use crate::error::{Error, ErrorKind, Result};
+use Subscription::{Kept, Left};
 
 /// How often it is looked whether the servers are the same.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,8 +33,25 @@ pub(super) struct Heard {
     works: bool,
     /// Where none came although it was subscribed.
     deaf: Option<Server>,
-    /// Primaries whose keys are watched.
+    /// Primaries whose keys are watched, while this node sweeps.
     watched: HashSet<Server>,
+    /// Connections that survived may have subscriptions that they should not have any more.
+    lingers: bool,
+}
+
+/// What becomes of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subscription {
+    Kept,
+    Left,
+}
+
+/// What is subscribed now and was not before.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    announcements: bool,
+    /// What Redis says of records.
+    keys: bool,
 }
 
 impl Heard {
@@ -53,24 +72,28 @@ impl Heard {
     /// Where to hear announcements from now on: where it was, as long as that is there, for the
     /// subscription may have survived.
     fn settle(&mut self, servers: &[Server]) -> Option<Server> {
-        let stays = self.home.take().filter(|home| servers.contains(home));
+        let before = self.home.take();
+        let moves = before.as_ref().is_some_and(|home| !servers.contains(home));
+        // Its connection may come back as it was.
+        self.lingers |= moves;
+        let stays = before.filter(|_| !moves);
         self.works &= stays.is_some();
         let others = || servers.iter().find(|server| self.deaf.as_ref() != Some(server));
         self.home = stays.or_else(|| others().or(servers.first()).cloned());
         self.home.clone()
     }
 
-    /// Nothing comes from there. Its connection has to be closed before another takes its place.
+    /// Nothing comes from there. It has to be left before another takes its place.
     fn gave_up(&mut self) {
-        *self = Self { deaf: self.home.take(), ..Self::default() };
+        *self = Self { deaf: self.home.take(), lingers: true, ..Self::default() };
     }
 }
 
 impl Listener {
-    /// Subscribes to what has come since the last time. Returns whether that was anything.
-    pub(super) async fn follow(&self, heard: &mut Heard) -> Result<bool> {
+    /// Subscribes to what has come since the last time.
+    pub(super) async fn follow(&self, heard: &mut Heard) -> Result<News> {
         let servers = self.client.active_connections();
-        let mut news = false;
+        let mut news = News::default();
         let Some(home) = heard.settle(&servers) else {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -84,24 +107,58 @@ impl Listener {
             }
             heard.works = true;
             heard.deaf = None;
-            news = true;
+            news.announcements = true;
         }
         heard.watched.retain(|server| servers.contains(server));
-        for server in servers {
+        let sweeps = self.shared.sweeps();
+        if heard.lingers || !(sweeps || heard.watched.is_empty()) {
+            heard.lingers = false;
+            for server in &servers {
+                let announcements = if *server == home { Kept } else { Left };
+                let left = self.leave(server, announcements, if sweeps { Kept } else { Left });
+                if !left.await {
+                    heard.lingers = true;
+                } else if !sweeps {
+                    heard.watched.remove(server);
+                }
+            }
+        }
+        for server in servers.into_iter().filter(|_| sweeps) {
             if !heard.watched.contains(&server) {
                 self.watch_keys(Some(&server)).await;
                 heard.watched.insert(server);
-                news = true;
+                news.keys = true;
             }
         }
         Ok(news)
     }
 
+    /// Ends subscriptions that a connection to this server may have. `false` if it can't.
+    async fn leave(
+        &self,
+        server: &Server,
+        announcements: Subscription,
+        keys: Subscription,
+    ) -> bool {
+        let mut left = true;
+        if announcements == Left {
+            left &= self.leave_announcements(server).await;
+        }
+        if keys == Left {
+            left &= self.leave_keys(Some(server)).await;
+        }
+        left
+    }
+
     /// [`follow`](Self::follow), at each reconnect and now and then, for ever.
-    pub(super) async fn follow_for_ever(self: Arc<Self>, mut reconnects: Receiver<Server>) {
+    pub(super) async fn follow_for_ever(
+        self: Arc<Self>,
+        mut reconnects: Receiver<Server>,
+        mut turns: watch::Receiver<bool>,
+    ) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut turn = 0;
+        let mut tick = 0;
         loop {
             let mut heard = self.heard.lock().await;
             tokio::select! {
@@ -110,9 +167,11 @@ impl Listener {
                     Err(RecvError::Lagged(_)) => heard.all_new(),
                     Err(RecvError::Closed) => return,
                 },
+                // Whose turn it is to listen to what Redis says of records.
+                _ = turns.changed() => {}
                 _ = looks.tick() => {
-                    turn += 1;
-                    if turn % ASK == 0 {
+                    tick += 1;
+                    if tick % ASK == 0 {
                         // It tries on by itself; an answer that does not come is asked for again.
                         let _ = tokio::time::timeout(self.timeout, self.client.sync_cluster()).await;
                         // A server that the others have lost passes nothing on, and keeps its
@@ -125,9 +184,15 @@ impl Listener {
                 }
             }
             match self.follow(&mut heard).await {
-                // Whatever was sent in between is lost.
-                Ok(true) => self.shared.gap(),
-                Ok(false) => {}
+                Ok(news) => {
+                    // Whatever was sent in between is lost.
+                    if news.announcements {
+                        self.shared.gap();
+                    }
+                    if news.keys {
+                        self.shared.have_all_compare().await;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "subscribing again failed; trying on");
                     tokio::time::sleep(PAUSE).await;
@@ -136,7 +201,7 @@ impl Listener {
         }
     }
 
-    /// Begins anew on connections that are all new, so that no old subscription is left.
+    /// Begins anew. Connections that work may survive this.
     async fn give_up(&self, heard: &mut Heard) {
         heard.gave_up();
         // It connects by its policy; an error here says that it is about to.

@@ -4,7 +4,7 @@
 //! at the sessions of its own sockets at their very end, and one of all nodes sweeps the rest.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,19 +15,22 @@ use super::announce;
 use super::records::Only;
 use super::reply::Reply;
 use super::scripts;
-use super::shared::{GRACE, Shared, millis};
+use super::shared::{Shared, millis};
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, SessionId};
 
 /// Entries that one turn of the sweep takes, and sessions that are looked at together.
 const PAGE: i64 = 256;
+/// Pages that are asked for at once while there are more: Redis has the next in hand while the
+/// answer to one is on its way.
+const PAGES: usize = 2;
 /// A node that sweeps has the next turn too, for this long; if it dies another one goes on then.
 const TURN: Duration = Duration::from_secs(1);
 /// What a node has claimed comes up again after this.
 const CLAIM: Duration = Duration::from_secs(2);
 /// Looks wait this long, for most turn out to be announced by then.
 const SETTLE: Duration = Duration::from_millis(10);
-/// Looks that wait. More than that at once is left to the sweep and the audit.
+/// Looks that wait. More than that at once is left to the sweep, and to comparing.
 const LOOKS: usize = 16 * 1024;
 
 /// Clients whose session may have ended.
@@ -35,6 +38,8 @@ const LOOKS: usize = 16 * 1024;
 pub(super) struct Looks {
     waiting: Mutex<HashMap<ClientId, DestroyReason>>,
     some: Notify,
+    /// There were too many at once.
+    overflown: AtomicBool,
 }
 
 impl Looks {
@@ -42,16 +47,15 @@ impl Looks {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `false` if there are too many.
-    pub(super) fn add(&self, client: &ClientId, reason: DestroyReason) -> bool {
+    pub(super) fn add(&self, client: &ClientId, reason: DestroyReason) {
         let mut waiting = self.lock();
         if waiting.len() >= LOOKS && !waiting.contains_key(client) {
-            return false;
+            self.overflown.store(true, Ordering::Relaxed);
+        } else {
+            waiting.entry(*client).or_insert(reason);
         }
-        waiting.entry(*client).or_insert(reason);
         drop(waiting);
         self.some.notify_one();
-        true
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,8 +74,10 @@ pub(super) enum Found {
     Alive(Duration),
     /// It had ended, and this told everybody.
     Told(Option<SessionId>),
-    /// It is gone, and that was told before or is nobody's business.
+    /// It is gone, and that was told before.
     Gone,
+    /// It is gone, and only a node that knows it from its sockets could name it.
+    Nameless,
 }
 
 impl Shared {
@@ -94,21 +100,29 @@ impl Shared {
             }
             2 => Ok(Found::Told(reply.text(0).and_then(|id| SessionId::parse(&id).ok()))),
             0 => Ok(Found::Gone),
+            3 => Ok(Found::Nameless),
             _ => Err(reply.unexpected()),
         }
     }
 
-    /// [`look`](Self::look), and tidies up. `true`: the session had ended, and this told it.
-    pub(super) async fn resolve(&self, client: &ClientId, reason: DestroyReason) -> Result<bool> {
-        match self.look(client, reason).await? {
-            Found::Alive(_) => Ok(false),
-            found => {
-                let id = if let Found::Told(id) = found { id } else { None };
-                let client = [*client];
-                futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
-                Ok(matches!(found, Found::Told(_)))
-            }
+    /// [`look`](Self::look), and tidies up.
+    pub(super) async fn resolve(&self, client: &ClientId, reason: DestroyReason) -> Result<Found> {
+        let found = self.look(client, reason).await?;
+        if !matches!(found, Found::Alive(_)) {
+            let id = if let Found::Told(id) = found { id } else { None };
+            let client = [*client];
+            futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
         }
+        Ok(found)
+    }
+
+    /// [`resolve`](Self::resolve), for what Redis said of a record; if nothing is left that names
+    /// the session, the nodes that have sockets of it are asked to look as well.
+    async fn look_into(&self, client: &ClientId, reason: DestroyReason) -> Result<()> {
+        if matches!(self.resolve(client, reason).await?, Found::Nameless) {
+            self.announce(announce::look(client, reason)).await?;
+        }
+        Ok(())
     }
 
     /// Looks at several sessions at once. Returns what each is.
@@ -134,7 +148,7 @@ impl Shared {
                     over.push(*client);
                     pointers.push(*id);
                 }
-                Found::Gone => over.push(*client),
+                Found::Gone | Found::Nameless => over.push(*client),
             }
         }
         let pointers = pointers.into_iter().map(|id| self.unpoint(id));
@@ -160,12 +174,11 @@ impl Shared {
     /// `turn` is given.
     async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
         let mut keys = vec![self.keys.due()];
-        keys.extend(turn.map(|_| self.keys.sweeper()));
+        keys.extend(turn.iter().flat_map(|_| self.keys.turn()));
         let arguments: Vec<Value> = vec![
             self.keys.prefix().into(),
             self.keys.announcements().into(),
             self.config.node.as_str().into(),
-            millis(GRACE).into(),
             PAGE.into(),
             self.instance.as_str().into(),
             millis(turn.unwrap_or_default()).into(),
@@ -173,41 +186,48 @@ impl Shared {
         self.link.run(&scripts::END_DUE, keys, arguments).await
     }
 
-    /// One turn of the sweep. How long to wait for the next; `None`: there is more to do.
-    async fn sweep(&self, every: Duration) -> Result<Option<Duration>> {
+    /// One turn of the sweep, of so many pages. How long to wait for the next; `None`: there is
+    /// more to do.
+    pub(super) async fn sweep(&self, every: Duration, pages: usize) -> Result<Option<Duration>> {
         let turn = TURN.max(4 * every);
-        let reply = if self.link.clustered {
-            let keys = vec![self.keys.due(), self.keys.sweeper()];
-            let arguments: Vec<Value> = vec![
-                self.instance.as_str().into(),
-                PAGE.into(),
-                millis(CLAIM).into(),
-                millis(turn).into(),
-            ];
-            self.link.run(&scripts::SWEEP, keys, arguments).await?
+        let (reply, looked) = if self.link.clustered {
+            self.claim(turn).await?
         } else {
-            self.end_page(Some(turn)).await?
+            let pages = (0..pages).map(|_| self.end_page(Some(turn)));
+            let mut pages = futures_util::future::try_join_all(pages).await?;
+            let looked = pages.iter().map(|page| page.number(1).unwrap_or(0)).min();
+            (pages.swap_remove(0), looked.unwrap_or(0))
         };
-        self.sweeping.store(reply.status == 1, Ordering::Relaxed);
-        let until = |at: usize| {
-            u64::try_from(reply.number(at).unwrap_or(-1)).ok().map(Duration::from_millis)
-        };
+        self.sweep_is_ours(reply.status == 1);
+        let until = u64::try_from(reply.number(0).unwrap_or(-1)).ok().map(Duration::from_millis);
         if reply.status != 1 {
             // Another node sweeps.
-            return Ok(Some(until(0).unwrap_or(turn).max(Duration::from_millis(20))));
+            return Ok(Some(until.unwrap_or(turn).max(Duration::from_millis(20))));
         }
-        let looked = if self.link.clustered {
-            let clients = reply.items().get(1..).unwrap_or_default();
-            self.end_due(clients).await?;
-            i64::try_from(clients.len()).unwrap_or(PAGE)
-        } else {
-            reply.number(1).unwrap_or(0)
-        };
         if looked >= PAGE {
             return Ok(None);
         }
-        let next = until(0).map_or(every, |next| next.min(every));
+        let next = until.map_or(every, |next| next.min(every));
         Ok(Some(next.max(Duration::from_millis(1))))
+    }
+
+    /// A page of the sweep in a cluster: claims it, and ends it session by session.
+    async fn claim(&self, turn: Duration) -> Result<(Reply, i64)> {
+        let [by, asked] = self.keys.turn();
+        let keys = vec![self.keys.due(), by, asked];
+        let arguments: Vec<Value> = vec![
+            self.instance.as_str().into(),
+            PAGE.into(),
+            millis(CLAIM).into(),
+            millis(turn).into(),
+        ];
+        let reply = self.link.run(&scripts::SWEEP, keys, arguments).await?;
+        let clients = reply.items().get(1..).unwrap_or_default();
+        if reply.status == 1 {
+            self.end_due(clients).await?;
+        }
+        let looked = i64::try_from(clients.len()).unwrap_or(PAGE);
+        Ok((reply, looked))
     }
 
     pub(super) async fn cleanup(&self) -> Result<u64> {
@@ -235,12 +255,15 @@ impl Shared {
 
 /// Sweeps, for ever.
 pub(super) async fn sweep(shared: Arc<Shared>, every: Duration) {
+    let mut pages = 1;
     loop {
-        match shared.sweep(every).await {
-            Ok(Some(pause)) => tokio::time::sleep(pause).await,
-            Ok(None) => {}
+        match shared.sweep(every, pages).await {
+            Ok(Some(pause)) => {
+                pages = 1;
+                tokio::time::sleep(pause).await;
+            }
+            Ok(None) => pages = PAGES,
             Err(error) => {
-                shared.sweeping.store(false, Ordering::Relaxed);
                 tracing::debug!(%error, "the sweep failed and will be tried again");
                 tokio::time::sleep(TURN).await;
             }
@@ -273,7 +296,7 @@ pub(super) async fn end_own(shared: Arc<Shared>) {
                 // The announcement is on its way; if it gets lost the audit finds out.
                 Found::Told(_) => {}
                 // It was, and may be lost.
-                Found::Gone => shared.doubt.about(client),
+                Found::Gone | Found::Nameless => shared.doubt.about(client),
             }
         }
         let over: Vec<_> =
@@ -289,6 +312,9 @@ pub(super) async fn look_around(shared: Arc<Shared>) {
     loop {
         shared.looks.some.notified().await;
         tokio::time::sleep(SETTLE).await;
+        if shared.looks.overflown.swap(false, Ordering::Relaxed) {
+            shared.have_all_compare().await;
+        }
         let mut waiting: Vec<_> = shared
             .looks
             .take()
@@ -298,8 +324,7 @@ pub(super) async fn look_around(shared: Arc<Shared>) {
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(usize::try_from(PAGE).unwrap_or(256)));
             let looks = waiting.iter().map(async |(client, reason)| {
-                let result = shared.resolve(client, *reason).await;
-                if let Err(error) = result {
+                if let Err(error) = shared.look_into(client, *reason).await {
                     tracing::debug!(%error, "an end could not be looked into; the audit will");
                 }
             });

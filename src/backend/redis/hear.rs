@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::Instant;
 
-use super::announce::{self, Announcement};
+use super::announce::{self, Announcement, Said};
 use super::cluster::Heard;
 use super::shared::Shared;
 use super::watched::{Belief, Change};
@@ -88,11 +88,24 @@ impl Listener {
             self.shared.granted(&text);
             return;
         }
-        let Some(announcements) = announce::read(&text) else {
-            tracing::warn!(
-                "an announcement that can't be read; do all nodes run the same version?"
-            );
-            return;
+        let announcements = match announce::read(&text) {
+            Some(Said::Happened(announcements)) => announcements,
+            Some(Said::Compare) => {
+                self.shared.doubt.all();
+                return;
+            }
+            Some(Said::Look(client, reason)) => {
+                if self.shared.watched.belief(&client).is_some() {
+                    self.shared.looks.add(&client, reason);
+                }
+                return;
+            }
+            None => {
+                tracing::warn!(
+                    "an announcement that can't be read; do all nodes run the same version?"
+                );
+                return;
+            }
         };
         for announcement in announcements {
             self.shared.hear(announcement);
@@ -105,8 +118,7 @@ impl Listener {
         }
     }
 
-    /// Something happened to a record, whoever did it. Nodes with a socket of the client look,
-    /// and the one that sweeps looks for the rest.
+    /// Something happened to a record, whoever did it. The node that sweeps looks for all.
     fn witness(&self, event: &KeyspaceEvent) {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
@@ -124,11 +136,7 @@ impl Listener {
         if shared.ended.is_over(&client) {
             return;
         }
-        let ours = shared.watched.known(&client).is_some();
-        if (ours || shared.sweeps()) && !shared.looks.add(&client, reason) {
-            // Too many at once.
-            shared.doubt.all();
-        }
+        shared.looks.add(&client, reason);
     }
 }
 

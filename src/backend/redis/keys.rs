@@ -6,12 +6,12 @@ use crate::session::{ClientId, SessionId};
 /// | key | holds |
 /// |---|---|
 /// | `P:{cid}:s` | the record |
-/// | `P:{cid}:m` | the mapping: birth mark and id, a while longer than the record |
-/// | `P:{cid}:e` | the birth mark of the session whose end was told last, for a while |
+/// | `P:{cid}:m` | the mapping: birth mark and id, a while longer than the record, and whether the end was told |
 /// | `P:{cid}:l` | the lease: its owner's token |
 /// | `P:{cid}:q` | those who wait for it, in order |
 /// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
-/// | `P:{sweep}:due`, `P:{sweep}:by` | clients by when to look at their session; who sweeps |
+/// | `P:{sweep}:due` | clients by when to look at their session |
+/// | `P:{sweep}:by`, `P:{sweep}:asked` | who sweeps; how many have asked for that in this turn |
 /// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
@@ -38,10 +38,6 @@ impl Keys {
         self.of(client, "m")
     }
 
-    pub(super) fn ended(&self, client: &ClientId) -> String {
-        self.of(client, "e")
-    }
-
     pub(super) fn lease(&self, client: &ClientId) -> String {
         self.of(client, "l")
     }
@@ -58,8 +54,9 @@ impl Keys {
         format!("{}:{{sweep}}:due", self.prefix)
     }
 
-    pub(super) fn sweeper(&self) -> String {
-        format!("{}:{{sweep}}:by", self.prefix)
+    /// The node that sweeps, and how many have asked during its turn.
+    pub(super) fn turn(&self) -> [String; 2] {
+        ["by", "asked"].map(|part| format!("{}:{{sweep}}:{part}", self.prefix))
     }
 
     /// What all keys begin with, for a script that makes them itself.

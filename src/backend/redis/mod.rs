@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::prelude::*;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,7 +101,7 @@ impl RedisBackend {
             ended: Ended::default(),
             leases: Leases::default(),
             looks: Looks::default(),
-            sweeping: AtomicBool::new(false),
+            sweeping: watch::Sender::new(false),
             doubt: Doubt::default(),
             tasks: TaskTracker::new(),
         });
@@ -127,9 +127,11 @@ impl RedisBackend {
             warned: AtomicBool::new(false),
         });
         let (ears, reconnects) = (listener.ears(), self.listener.reconnect_rx());
-        listener.subscribe().await?;
+        // The first node sweeps, and listens to what others do to records, from the start.
+        shared.sweep(redis.sweep, 1).await?;
+        let turns = listener.begin().await?;
         self.until_closed(listener.clone().listen(ears));
-        self.until_closed(listener.stay_subscribed(reconnects));
+        self.until_closed(listener.stay_subscribed(reconnects, turns));
         self.until_closed(ends::sweep(shared.clone(), redis.sweep));
         self.until_closed(ends::end_own(shared.clone()));
         self.until_closed(ends::look_around(shared.clone()));

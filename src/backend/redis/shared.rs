@@ -1,13 +1,13 @@
 //! What all parts of the backend share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::prelude::*;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 
+use super::announce;
 use super::doubt::Doubt;
 use super::ended::Ended;
 use super::ends::Looks;
@@ -19,7 +19,7 @@ use crate::backend::{BackendConfig, BackendEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Gap, MaxAge, Record, SessionEvent};
 
-/// How long after its session's end a mapping can still name it, and the last end is remembered.
+/// How long after its session's end a mapping can still name it, or says that it was told.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 pub(super) struct Shared {
@@ -33,8 +33,8 @@ pub(super) struct Shared {
     pub(super) ended: Ended,
     pub(super) leases: Leases,
     pub(super) looks: Looks,
-    /// This node sweeps.
-    pub(super) sweeping: AtomicBool,
+    /// This node sweeps, and listens to what Redis says of records.
+    pub(super) sweeping: watch::Sender<bool>,
     pub(super) doubt: Doubt,
     pub(super) tasks: TaskTracker,
 }
@@ -58,9 +58,9 @@ impl Shared {
         ]
     }
 
-    /// The keys of a session: the record, the mapping, and the last end.
+    /// The keys of a session: the record and the mapping.
     pub(super) fn session_keys(&self, client: &ClientId) -> Vec<String> {
-        vec![self.keys.record(client), self.keys.mapping(client), self.keys.ended(client)]
+        vec![self.keys.record(client), self.keys.mapping(client)]
     }
 
     /// These, and those of the lease.
@@ -115,6 +115,15 @@ impl Shared {
         self.doubt.all();
     }
 
+    /// Has all nodes compare their sockets' sessions with Redis: what others did to records may
+    /// not have been noticed.
+    pub(super) async fn have_all_compare(&self) {
+        if let Err(error) = self.announce(announce::compare()).await {
+            tracing::debug!(%error, "nodes could not be asked to compare; their audits will find out");
+            self.doubt.all();
+        }
+    }
+
     pub(super) async fn announce(&self, text: String) -> Result<()> {
         let told = self.link.ask(|redis| {
             let (channel, text) = (self.keys.announcements(), text.clone());
@@ -124,7 +133,12 @@ impl Shared {
     }
 
     pub(super) fn sweeps(&self) -> bool {
-        self.sweeping.load(Ordering::Relaxed)
+        *self.sweeping.borrow()
+    }
+
+    /// Takes or loses the turn to sweep.
+    pub(super) fn sweep_is_ours(&self, ours: bool) {
+        self.sweeping.send_if_modified(|before| std::mem::replace(before, ours) != ours);
     }
 
     /// Runs a change to its end even if the caller goes away: what follows its script has to be

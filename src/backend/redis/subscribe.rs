@@ -8,6 +8,7 @@ use fred::clients::WithOptions;
 use fred::prelude::*;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use super::hear::Listener;
 use super::scripts::failed;
@@ -28,41 +29,104 @@ pub(super) fn at(client: &Client, server: Option<&Server>) -> WithOptions<Client
 }
 
 impl Listener {
-    /// Subscribes to all that there is to hear.
+    /// Subscribes for the first time. Returns whose turn it is to sweep from now on.
+    pub(super) async fn begin(&self) -> Result<watch::Receiver<bool>> {
+        let mut turns = self.shared.sweeping.subscribe();
+        self.subscribe().await?;
+        if !*turns.borrow_and_update() {
+            // Whoever runs this node is to know, although another one listens now.
+            self.switch_keys_on(None).await;
+        } else if !self.shared.link.clustered {
+            self.take_turn().await;
+        }
+        Ok(turns)
+    }
+
+    /// Subscribes to what nodes say, and in a cluster to all there is to hear.
     pub(super) async fn subscribe(&self) -> Result<()> {
         if self.shared.link.clustered {
             return self.follow(&mut *self.heard.lock().await).await.map(drop);
         }
-        self.subscribe_at(None).await?;
-        self.watch_keys(None).await;
-        Ok(())
+        self.subscribe_at(None).await
     }
 
-    /// Subscribes anew after each reconnect, for ever.
-    pub(super) async fn stay_subscribed(self: Arc<Self>, mut reconnects: Receiver<Server>) {
+    /// Subscribes anew after each reconnect, and to what Redis says of records as long as this node
+    /// sweeps, for ever.
+    pub(super) async fn stay_subscribed(
+        self: Arc<Self>,
+        mut reconnects: Receiver<Server>,
+        mut turns: watch::Receiver<bool>,
+    ) {
         if self.shared.link.clustered {
-            return self.follow_for_ever(reconnects).await;
+            return self.follow_for_ever(reconnects, turns).await;
         }
         loop {
-            match reconnects.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+            tokio::select! {
+                reconnected = reconnects.recv() => {
+                    if matches!(reconnected, Err(RecvError::Closed)) {
+                        return;
+                    }
+                    while let Err(error) = self.subscribe().await {
+                        tracing::warn!(%error, "subscribing again failed; trying on");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    // Whatever was sent in between is lost.
+                    self.shared.gap();
+                    if *turns.borrow_and_update() {
+                        self.take_turn().await;
+                    }
+                }
+                _ = turns.changed() => {
+                    if *turns.borrow_and_update() {
+                        self.take_turn().await;
+                    } else {
+                        self.leave_keys(None).await;
+                    }
+                }
             }
-            while let Err(error) = self.subscribe().await {
-                tracing::warn!(%error, "subscribing again failed; trying on");
-                tokio::time::sleep(PAUSE).await;
-            }
-            // Whatever was sent in between is lost.
-            self.shared.gap();
         }
+    }
+
+    /// Listens to what Redis says of records, now that this node sweeps: one node is enough, for
+    /// what it finds it tells all.
+    async fn take_turn(&self) {
+        self.watch_keys(None).await;
+        // Nobody listened for a moment.
+        self.shared.have_all_compare().await;
+    }
+
+    /// Leaves it to another node to listen to what Redis says of records. `false` if it can't: no
+    /// harm, for what is heard twice is told once.
+    pub(super) async fn leave_keys(&self, server: Option<&Server>) -> bool {
+        let ears = at(&self.client, server);
+        let left = ears.punsubscribe(self.shared.keys.witnesses()).await;
+        left.is_ok() && self.says(server, " psub=0 ").await
+    }
+
+    /// Ends the subscription to announcements on this server of a cluster: they are heard on
+    /// another one, and would come twice. `false` if it can't.
+    pub(super) async fn leave_announcements(&self, server: &Server) -> bool {
+        let left = at(&self.client, Some(server)).unsubscribe(self.channels()).await;
+        left.is_ok() && self.says(Some(server), " sub=0 ").await
+    }
+
+    /// Whether the connection says this of itself: an `Ok` of a subscription, or of its end, says
+    /// only that it was written.
+    async fn says(&self, server: Option<&Server>, what: &str) -> bool {
+        let info = at(&self.client, server).client_info::<String>().await;
+        info.is_ok_and(|info| info.contains(what))
+    }
+
+    /// Announcements, and this node's grants.
+    fn channels(&self) -> Vec<String> {
+        let keys = &self.shared.keys;
+        vec![keys.announcements(), keys.grants(&self.shared.instance)]
     }
 
     /// Subscribes to announcements and to this node's grants, and waits until a message really
-    /// comes: an `Ok` of a subscription says only that it was written.
+    /// comes.
     pub(super) async fn subscribe_at(&self, server: Option<&Server>) -> Result<()> {
-        let keys = &self.shared.keys;
-        let channels = vec![keys.announcements(), keys.grants(&self.shared.instance)];
-        let subscribed = at(&self.client, server).subscribe(channels).await;
+        let subscribed = at(&self.client, server).subscribe(self.channels()).await;
         subscribed.map_err(|e| failed("SUBSCRIBE", e))?;
         if self.delivers(TRIES).await? {
             return Ok(());
@@ -104,9 +168,8 @@ impl Listener {
         Ok(false)
     }
 
-    /// Subscribes to what Redis says of records. Without it announcements, the sweep and the audit
-    /// go on: foreign deletions and evictions are told later.
-    pub(super) async fn watch_keys(&self, server: Option<&Server>) {
+    /// Has Redis say what happens to records, as far as it may be asked to.
+    async fn switch_keys_on(&self, server: Option<&Server>) {
         if self.keyspace == KeyspaceEvents::Off {
             return;
         }
@@ -125,6 +188,15 @@ impl Listener {
                 );
             }
         }
+    }
+
+    /// Subscribes to what Redis says of records. Without it announcements, the sweep and the audit
+    /// go on: foreign deletions and evictions are told later.
+    pub(super) async fn watch_keys(&self, server: Option<&Server>) {
+        if self.keyspace == KeyspaceEvents::Off {
+            return;
+        }
+        self.switch_keys_on(server).await;
         let pattern = self.shared.keys.witnesses();
         let ears = at(&self.client, server);
         let watched = async {

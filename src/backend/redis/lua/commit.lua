@@ -1,13 +1,13 @@
 -- Writes a session that is still what the writer read, and may give its lease back with it.
--- KEYS: s, m, e, l, q. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
+-- KEYS: s, m, l, q. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
 -- idle, cap, new sid or "", release ("1" or "0"), lease ms, prefix of the nodes' channels, alone.
 -- Returns {1, record.., old sid or ""} (done), {2, record..} (conflict), {3} (ended),
 -- {4} (lease lost).
-local s, m, e, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local s, m, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
 if not r then
-  tell_untold(m, e, channel, node, cid, absent(s), grace)
+  tell_untold(m, channel, node, cid, absent(s), grace)
   return { 3 }
 end
 if r.gen ~= ARGV[5] then
@@ -22,8 +22,8 @@ end
 local t = now()
 local ttl = life(ARGV[10], ARGV[11], t - tonumber(r.created))
 if ttl <= 0 then
-  tell_end(e, channel, node, cid, r.gen, r.sid, 'expired', grace)
-  redis.call('DEL', s, m)
+  tell_end(m, channel, node, cid, r.gen, r.sid, 'expired', grace)
+  redis.call('DEL', s)
   return { 3 }
 end
 local previous = nil

@@ -1,42 +1,47 @@
 -- Ends all sessions that are over, a page at a time: for a server that has all keys, so that one
 -- step and one announcement serve many. In a cluster `sweep` and `resolve` do the same.
--- KEYS: due and, for the sweep, by. ARGV: prefix, channel, node, grace, limit, instance, turn ms.
+-- KEYS: due and, for the sweep, by, asked. ARGV: prefix, channel, node, limit, instance, turn ms.
 -- Returns {1, ms to the next entry or -1, number looked at, number ended and told} or {0, ms until
--- the turn of the node that sweeps ends}.
-local due, by = KEYS[1], KEYS[2]
-local prefix, channel, node, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-if by then
-  local owner = redis.call('GET', by)
-  if owner and owner ~= ARGV[6] then
-    return { 0, redis.call('PTTL', by) }
-  end
-  redis.call('SET', by, ARGV[6], 'PX', ARGV[7])
+-- to ask again, for another node sweeps}.
+local due, by, asked = KEYS[1], KEYS[2], KEYS[3]
+local prefix, channel, node = ARGV[1], ARGV[2], ARGV[3]
+local wait = by and take_turn(by, asked, ARGV[5], ARGV[6])
+if wait then
+  return { 0, wait }
 end
 local t = now()
-local clients = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, ARGV[5])
-local ends, gone, off = {}, {}, {}
-for _, cid in ipairs(clients) do
-  local key = prefix .. ':{' .. cid .. '}:'
-  -- Looking is what makes Redis drop what is over.
-  local left = redis.call('PTTL', key .. 's')
-  if left >= 0 then
-    redis.call('ZADD', due, t + left + 1, cid)
-  else
-    off[#off + 1] = cid
-    local mapped = left == -2 and redis.call('GET', key .. 'm')
-    if mapped then
-      local gen, sid = string.match(mapped, '^(%d+):(.+)$')
-      ends[#ends + 1] = { cid = cid, gen = gen, sid = sid }
-      gone[#gone + 1] = key .. 'm'
-      gone[#gone + 1] = prefix .. ':sid:' .. sid
-      redis.call('SET', key .. 'e', gen, 'PX', grace)
+local clients = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, ARGV[4])
+local ends, pointers, off = {}, {}, {}
+if #clients > 0 then
+  local records, mappings = {}, {}
+  for i, cid in ipairs(clients) do
+    local key = prefix .. ':{' .. cid .. '}:'
+    records[i] = key .. 's'
+    mappings[i] = key .. 'm'
+  end
+  -- Looking is what makes Redis drop what is over. Most pages have nothing else.
+  local some = redis.call('EXISTS', unpack(records)) > 0
+  local mapped = redis.call('MGET', unpack(mappings))
+  for i, cid in ipairs(clients) do
+    local left = some and redis.call('PTTL', records[i]) or -2
+    if left >= 0 then
+      redis.call('ZADD', due, t + left + 1, cid)
+    else
+      off[#off + 1] = cid
+      local sid = left == -2 and string.match(mapped[i] or '', '^%d+:([^!]+)$')
+      if sid then
+        ends[#ends + 1] = cid .. ':' .. mapped[i]
+        pointers[#pointers + 1] = prefix .. ':sid:' .. sid
+        -- The rest of its life is the time for which an end can be named.
+        redis.call('APPEND', mappings[i], '!')
+      end
     end
   end
 end
 if #ends > 0 then
   redis.call('PUBLISH', channel, cjson.encode({
-    kind = 'ends', ends = ends, reason = 'expired', node = node }))
-  redis.call('UNLINK', unpack(gone))
+    kind = 'ends', ends = table.concat(ends, ' '), reason = 'expired', node = node }))
+  redis.call('UNLINK', unpack(pointers))
 end
 if #off > 0 then
   redis.call('ZREM', due, unpack(off))

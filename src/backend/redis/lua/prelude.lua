@@ -3,9 +3,8 @@
 -- A record is the hash `s`: v (version), gen (birth mark), sid, created, ttl, exp (milliseconds, by
 -- the clock of Redis), mode (the session's own max age), data (JSON), hinted. Its own time to live
 -- is the session's life; `exp` says the same to those who only read fields.
--- `m` holds "gen:sid" a while longer, so that an end can still be named. `e` holds the birth mark of
--- the session whose end was told last. Whoever finds a session gone deletes `m` and sets `e` in the
--- step in which it tells, so that each end is told once.
+-- `m` holds "gen:sid" a while longer, so that an end can still be named. Whoever finds a session gone
+-- appends "!" in the step in which it tells, so that each end is told once.
 -- `hinted` is when the pointer from the session's id to its client was set, for twice the time to
 -- live: it has to be set again only once a write comes later than half of that time.
 -- Replies begin with a status of ours, never with data: see the Rust side.
@@ -36,10 +35,10 @@ end
 
 -- An announcement goes out before the change that it tells of, so that every subscriber hears it
 -- before the notification of Redis itself.
-local function tell_end(e, channel, node, cid, gen, sid, reason, grace)
+local function tell_end(m, channel, node, cid, gen, sid, reason, grace)
   redis.call('PUBLISH', channel, cjson.encode({
     kind = 'destroy', cid = cid, gen = gen, sid = sid, reason = reason, node = node }))
-  redis.call('SET', e, gen, 'PX', grace)
+  redis.call('SET', m, gen .. ':' .. sid .. '!', 'PX', grace)
 end
 
 local function tell_set(channel, node, cid, r, new, previous)
@@ -49,14 +48,11 @@ local function tell_set(channel, node, cid, r, new, previous)
 end
 
 -- Tells the end of a session whose record is gone, unless it was told.
-local function tell_untold(m, e, channel, node, cid, reason, grace)
-  local mapped = redis.call('GET', m)
-  if not mapped then
-    return nil
+local function tell_untold(m, channel, node, cid, reason, grace)
+  local gen, sid = string.match(redis.call('GET', m) or '', '^(%d+):([^!]+)$')
+  if sid then
+    tell_end(m, channel, node, cid, gen, sid, reason, grace)
   end
-  local gen, sid = string.match(mapped, '^(%d+):(.+)$')
-  tell_end(e, channel, node, cid, gen, sid, reason, grace)
-  redis.call('DEL', m)
   return sid
 end
 
@@ -92,6 +88,22 @@ local function write(s, m, r, grace)
     'exp', r.exp, 'mode', r.mode, 'data', r.data, 'hinted', r.hinted)
   redis.call('PEXPIRE', s, r.ttl)
   redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', r.ttl + grace)
+end
+
+-- Takes the turn to sweep, for so many milliseconds, or returns when to ask again: the first that
+-- asks during a turn when it ends, each further one after twice as many turns as the one before.
+-- So the end of a turn is noticed at once, and a hundred nodes ask hardly more often than three.
+local function take_turn(by, asked, me, length)
+  local owner = redis.call('GET', by)
+  if not owner or owner == me then
+    redis.call('SET', by, me, 'PX', length)
+    return nil
+  end
+  local rank = redis.call('INCR', asked)
+  if rank == 1 then
+    redis.call('PEXPIRE', asked, length)
+  end
+  return redis.call('PTTL', by) + length * (2 ^ (math.min(rank, 7) - 1) - 1)
 end
 
 -- Grants the lease to the next in line, or frees it. A node that nobody listens for any more is

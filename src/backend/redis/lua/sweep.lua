@@ -1,13 +1,12 @@
 -- Claims clients whose session may be over. One node sweeps at a time; if it dies another takes
 -- over, and what it had claimed comes up again.
--- KEYS: due, by. ARGV: instance, limit, claim ms, turn ms.
--- Returns {1, ms to the next entry or -1, client..} or {0, ms until the turn of the node that
--- sweeps ends}.
-local owner = redis.call('GET', KEYS[2])
-if owner and owner ~= ARGV[1] then
-  return { 0, redis.call('PTTL', KEYS[2]) }
+-- KEYS: due, by, asked. ARGV: instance, limit, claim ms, turn ms.
+-- Returns {1, ms to the next entry or -1, client..} or {0, ms until to ask again, for another node
+-- sweeps}.
+local wait = take_turn(KEYS[2], KEYS[3], ARGV[1], ARGV[4])
+if wait then
+  return { 0, wait }
 end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
 local t = now()
 local clients = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', t, 'LIMIT', 0, ARGV[2])
 local answer = { 1, -1 }

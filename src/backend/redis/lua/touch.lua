@@ -1,8 +1,8 @@
 -- Renews a session's life without rewriting its data. Tells nothing.
--- KEYS: s, m, e. ARGV: channel, node, cid, grace, gen, idle, cap.
+-- KEYS: s, m. ARGV: channel, node, cid, grace, gen, idle, cap.
 -- `idle` is used unless the session has a max age of its own.
 -- Returns {1, record..} or {3} (ended).
-local s, m, e = KEYS[1], KEYS[2], KEYS[3]
+local s, m = KEYS[1], KEYS[2]
 local grace = tonumber(ARGV[4])
 local r = read(s)
 if not r or r.gen ~= ARGV[5] then
@@ -12,8 +12,8 @@ local t = now()
 local idle = string.match(r.mode, '^%d+$') or ARGV[6]
 local ttl = life(idle, ARGV[7], t - tonumber(r.created))
 if ttl <= 0 then
-  tell_end(e, ARGV[1], ARGV[2], ARGV[3], r.gen, r.sid, 'expired', grace)
-  redis.call('DEL', s, m)
+  tell_end(m, ARGV[1], ARGV[2], ARGV[3], r.gen, r.sid, 'expired', grace)
+  redis.call('DEL', s)
   return { 3 }
 end
 live(r, t, ttl)

@@ -1,0 +1,77 @@
+//! One of the nodes sweeps, and listens to what others do to records. Any of them may die.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+use std::time::Duration;
+
+use cluster_tests::{Cluster, Journal, PREFIX, Redis, Sockets, until};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Sooner than the first audit.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// Connections that listen to what Redis says of keys.
+fn listeners(redis: &Redis) -> usize {
+    redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]).matches(" psub=1 ").count()
+}
+
+/// Whose turn it is.
+fn sweeper(redis: &Redis) -> Option<String> {
+    redis.ask(&["GET", &format!("{PREFIX}:{{sweep}}:by")]).filter(|by| !by.is_empty())
+}
+
+#[test]
+fn one_of_three_nodes_listens_to_keys_and_another_one_after_its_death() {
+    let redis = Redis::start();
+    let mut cluster = Cluster::start(&redis, 3, &[]);
+    for at in 0..3 {
+        until("one node listens", LIMIT, || (listeners(&redis) == 1).then_some(()));
+        cluster[at].kill();
+        cluster[at].start_again();
+    }
+    until("one node listens", LIMIT, || (listeners(&redis) == 1).then_some(()));
+}
+
+#[test]
+fn ends_are_told_although_the_node_that_sweeps_dies() {
+    let redis = Redis::start();
+    let mut cluster = Cluster::start(&redis, 2, &["--max-age", "4s"]);
+    let mut turns = 0;
+    for dies in [0, 1] {
+        let stays = 1 - dies;
+        let journal = Journal::follow(&cluster[stays]);
+        let ended = cluster.browser().post("/session/inc").ok().session_id().unwrap().to_owned();
+        let by = sweeper(&redis).expect("one node sweeps");
+        cluster[dies].kill();
+        assert_eq!(journal.end_of(&ended, LIMIT), "expired");
+        let next = until("a node sweeps", LIMIT, || sweeper(&redis));
+        turns += usize::from(next != by);
+        cluster[dies].start_again();
+    }
+    assert!(turns > 0, "the node that swept died in one of the rounds");
+}
+
+#[test]
+fn what_is_deleted_while_the_node_that_listens_is_frozen_is_found_by_the_next_one() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 3, &[]);
+    let sockets = Sockets::start();
+    let mut turns = 0;
+    for frozen in 0..3 {
+        let at = (frozen + 1) % 3;
+        let browser = cluster.browser().at(cluster[at].url());
+        let answer = browser.post("/session/inc").ok();
+        let client = answer.json["clientId"].as_str().unwrap();
+        let socket = sockets.open(&browser, cluster[at].url());
+        let before = sweeper(&redis).unwrap();
+        cluster[frozen].freeze();
+        let key = |part: &str| format!("{PREFIX}:{{{client}}}:{part}");
+        // Nothing is left that names it, other than the socket's node.
+        assert_eq!(redis.cli(&["DEL", &key("s"), &key("m")]), "2");
+        assert_ne!(socket.message("session:destroy", PROMPT)["reason"], json!("destroyed"));
+        turns += usize::from(sweeper(&redis).is_some_and(|now| now != before));
+        cluster[frozen].thaw();
+    }
+    assert!(turns > 0, "the node that listened was frozen in one of the rounds");
+}
