@@ -59,6 +59,8 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().max_hold(Duration::ZERO), "max_hold", "100 milliseconds"),
         (b().lease_queue_limit(0), "lease_queue_limit", "1 to"),
         (b().event_capacity(1), "event_capacity", "16 to"),
+        (b().retry_after(second / 2), "retry_after", "1 second to 1 day"),
+        (b().retry_after(year), "retry_after", "1 second to 1 day"),
         (b().node_id("a b"), "node_id", "1 to 64"),
         (b().on_destroy(OnDestroy::Disconnect { grace: year }), "on_destroy.grace", "1 hour"),
         (b().messages(messages("disconnect")), "messages.set", "reserve"),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum_io_session::backend::redis::RedisConfig;
+use axum_io_session::bridge::WhenUnavailable;
 
 /// What the node was asked to be.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Args {
     pub(crate) keys: Vec<String>,
     pub(crate) max_age: Duration,
     pub(crate) lease: Duration,
+    pub(crate) retry_after: Duration,
+    pub(crate) when_away: WhenUnavailable,
     pub(crate) node: Option<String>,
     pub(crate) trust_proxy: bool,
     pub(crate) probes: bool,
@@ -40,6 +43,8 @@ One node: HTTP and Socket.IO share one session.
   --keys k1,k2           SESSION_KEYS     signing keys: the first signs, all verify
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
   --lease 10s            SESSION_LEASE    how long a dead handler may block a session
+  --retry-after 1s       RETRY_AFTER      what a 503 says, in whole seconds
+  --when-away refuse|anonymous WHEN_AWAY  sessions can't be loaded: 503, or an empty one to read
   --node NAME            NODE_NAME        name in events, default a random one
   --trust-proxy          TRUST_PROXY=1    believe X-Forwarded-Proto of a load balancer
   --probes               PROBES=1         routes and socket events for tests only
@@ -86,6 +91,16 @@ impl Args {
             keys: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
             max_age: given.duration("--max-age", "SESSION_MAX_AGE", "24h")?,
             lease: given.duration("--lease", "SESSION_LEASE", "10s")?,
+            retry_after: given.duration("--retry-after", "RETRY_AFTER", "1s")?,
+            when_away: match given.value("--when-away", "WHEN_AWAY")?.as_deref() {
+                None | Some("refuse") => WhenUnavailable::Refuse,
+                Some("anonymous") => WhenUnavailable::Anonymous,
+                Some(other) => {
+                    return Err(format!(
+                        "--when-away is {other:?}; it must be refuse or anonymous"
+                    ));
+                }
+            },
             node: given.value("--node", "NODE_NAME")?,
             trust_proxy: given.flag("--trust-proxy", "TRUST_PROXY"),
             probes: given.flag("--probes", "PROBES"),

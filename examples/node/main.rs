@@ -106,6 +106,8 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
         .allow_weak_keys(true)
         .max_age(args.max_age)
         .lease(args.lease)
+        .retry_after(args.retry_after)
+        .when_unavailable(args.when_away)
         .trust_proxy(args.trust_proxy)
         .messages(SocketMessages {
             set: Some("session:set".into()),

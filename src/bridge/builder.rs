@@ -10,6 +10,7 @@ use super::core::SessionBridge;
 use super::options::{
     OnConflict, OnDestroy, Options, SameSite, Secure, SocketMessages, SocketPairing,
 };
+use super::outage::WhenUnavailable;
 #[cfg(feature = "redis")]
 use crate::backend::redis::{RedisBackend, RedisConfig};
 use crate::backend::single::SingleBackend;
@@ -254,6 +255,45 @@ impl SessionBridgeBuilder {
     /// 16 to 1,048,576. Default 4096.
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.options.event_capacity = events;
+        self
+    }
+
+    /// How long clients are asked to wait before they try again after a 503 of this crate's,
+    /// 1 second to 1 day. Default 1 second. `Retry-After` has whole seconds: parts are rounded up.
+    ///
+    /// It goes into the answers that the layer makes, and into those that handlers and extractors
+    /// make of an [`Error`] below the layer. A `Retry-After` that a handler sets itself is kept.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.options.retry_after = wait;
+        self
+    }
+
+    /// What a request gets whose session can't be loaded now. Default
+    /// [`WhenUnavailable::Refuse`]: 503 with [`Retry-After`](Self::retry_after).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> axum_io_session::Result<()> {
+    /// use axum_io_session::bridge::WhenUnavailable;
+    /// use axum_io_session::{Session, SessionBridge};
+    ///
+    /// let bridge = SessionBridge::builder()
+    ///     .when_unavailable(WhenUnavailable::Anonymous)
+    ///     .build()
+    ///     .await?;
+    ///
+    /// async fn home(session: Session) -> axum_io_session::Result<String> {
+    ///     if session.is_unavailable() {
+    ///         return Ok("Hello! You can read on, and log in again in a moment.".into());
+    ///     }
+    ///     Ok(format!("Hello {}!", session.get::<String>("name")?.unwrap_or_default()))
+    /// }
+    /// # bridge.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn when_unavailable(mut self, policy: WhenUnavailable) -> Self {
+        self.options.when_unavailable = policy;
         self
     }
 

@@ -284,6 +284,11 @@ impl SessionBridge {
         &self.inner.counters
     }
 
+    /// Whether a shutdown has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.stopping.is_cancelled()
+    }
+
     /// Counts an anomaly and traces it, without the id.
     pub(crate) fn anomaly(&self, anomaly: Anomaly) {
         self.inner.counters.anomaly(anomaly);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::outage::WhenUnavailable;
 use crate::error::{Error, Result};
 use crate::session::{Lifetime, MAX_AGE_RANGE, NodeId};
 
@@ -134,6 +135,8 @@ pub(crate) struct Options {
     pub(crate) on_destroy: OnDestroy,
     pub(crate) messages: SocketMessages,
     pub(crate) event_capacity: usize,
+    pub(crate) retry_after: Duration,
+    pub(crate) when_unavailable: WhenUnavailable,
     pub(crate) node: NodeId,
 }
 
@@ -167,6 +170,8 @@ impl Default for Options {
             on_destroy: OnDestroy::default(),
             messages: SocketMessages::default(),
             event_capacity: 4096,
+            retry_after: SECOND,
+            when_unavailable: WhenUnavailable::default(),
             node: NodeId::random(),
         }
     }
@@ -305,6 +310,7 @@ impl Options {
         let wait = self.wait_limit;
         in_range("wait_limit", wait, SECOND / 1000, 10 * MINUTE, "1 millisecond to 10 minutes")?;
         in_range("max_hold", self.max_hold, tenth, DAY, "100 milliseconds to 1 day")?;
+        in_range("retry_after", self.retry_after, SECOND, DAY, "1 second to 1 day")?;
         if let Some(interval) = self.auto_cleanup_interval {
             Self::check_cleanup_interval(interval)?;
         }

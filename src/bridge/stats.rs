@@ -55,6 +55,7 @@ pub(crate) struct Counters {
     pub(crate) leases_lost: Counter,
     pub(crate) handlers_discarded: Counter,
     pub(crate) errors: Counter,
+    pub(crate) served_anonymously: Counter,
     pub(crate) events: Counter,
     pub(crate) events_missed: Counter,
     pub(crate) messages_sent: Counter,
@@ -90,6 +91,7 @@ impl Counters {
             leases_lost: self.leases_lost.get(),
             handlers_discarded: self.handlers_discarded.get(),
             errors: self.errors.get(),
+            served_anonymously: self.served_anonymously.get(),
             events: self.events.get(),
             events_missed: self.events_missed.get(),
             messages_sent: self.messages_sent.get(),
@@ -133,6 +135,9 @@ pub struct Stats {
     pub handlers_discarded: u64,
     /// Requests and calls that failed because of the store or backend.
     pub errors: u64,
+    /// Requests that got an empty session as theirs could not be loaded: see
+    /// [`WhenUnavailable::Anonymous`](super::WhenUnavailable::Anonymous).
+    pub served_anonymously: u64,
     /// Events told.
     pub events: u64,
     /// Events that a listener was too slow for.

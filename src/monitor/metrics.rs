@@ -38,6 +38,11 @@ pub fn prometheus(bridge: &SessionBridge) -> String {
             stats.handlers_discarded,
         ),
         ("errors_total", "Requests that the store or backend failed.", stats.errors),
+        (
+            "served_anonymously_total",
+            "Requests that got an empty session as theirs could not be loaded.",
+            stats.served_anonymously,
+        ),
         ("events_total", "Events told.", stats.events),
         ("events_missed_total", "Events that a listener was too slow for.", stats.events_missed),
         ("messages_sent_total", "Messages sent to sockets.", stats.messages_sent),

@@ -51,7 +51,10 @@ impl std::error::Error for AttachError {}
 /// attachment.
 ///
 /// # Errors
-/// Rejects the connection if the store can't be read.
+/// Rejects the connection if the store can't be read, whatever
+/// [`when_unavailable`](crate::bridge::SessionBridgeBuilder::when_unavailable) says: a socket would
+/// stay without its session for as long as it lives. Clients see `connect_error`, and have to call
+/// `socket.connect()` again: Socket.IO's own client does not after a rejection.
 pub async fn attach<A: Adapter>(
     socket: SocketRef<A>,
     io: SocketIo<A>,

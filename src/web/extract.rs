@@ -23,7 +23,8 @@ fn state(parts: &Parts) -> Result<Arc<RequestState>> {
 /// Loads the session. The first extraction of a request costs one read, others nothing.
 ///
 /// # Rejections
-/// 503 if the store fails or the layer is missing.
+/// 503 if the layer is missing, or if the store is away and
+/// [`WhenUnavailable::Refuse`](crate::bridge::WhenUnavailable::Refuse), the default, is set.
 impl<S: Send + Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 
@@ -43,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientId {
 }
 
 /// The id of the live session that the request's cookie names, if there is one. Loads the
-/// session.
+/// session, and fails as that does; `None` if it is served as anonymous.
 impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionId {
     type Rejection = Error;
 

@@ -1,10 +1,21 @@
 //! Errors as answers.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::bridge::whole_seconds;
 use crate::error::{Error, ErrorKind};
+
+/// What an answer says as long as the layer, which knows the option, has not seen it.
+const SOON: &str = "1";
+
+/// Marks an answer that was made of an [`Error`]. Handlers make answers of their own with the same
+/// status, which are none of the layer's business.
+#[derive(Clone)]
+struct OfAnError;
 
 /// The status that an error of this kind is answered with.
 pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
@@ -30,10 +41,12 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
 /// | 409 | `Conflict`, `SessionEnded`, `LeaseLost` |
 /// | 413 | `PayloadTooLarge` |
 /// | 422 | `InvalidData`, `InvalidMaxAge` |
-/// | 503 with `Retry-After: 1` | `Store`, `Unavailable`, `WaitTimeout`, `Busy` |
+/// | 503 with `Retry-After` | `Store`, `Unavailable`, `WaitTimeout`, `Busy` |
 /// | 500 | all others, which are mistakes in the program |
 ///
-/// The body is the error's text. It holds no ids and not the cause, which is logged.
+/// The body is the error's text. It holds no ids and not the cause, which is logged. `Retry-After`
+/// is 1 second, and below the session layer what
+/// [`retry_after`](crate::bridge::SessionBridgeBuilder::retry_after) says.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status_of(self.kind());
@@ -42,8 +55,23 @@ impl IntoResponse for Error {
         }
         let mut response = (status, self.to_string()).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(SOON));
+            response.extensions_mut().insert(OfAnError);
         }
         response
+    }
+}
+
+pub(super) fn set_retry_after(headers: &mut HeaderMap, wait: Duration) {
+    headers.insert(RETRY_AFTER, whole_seconds(wait).into());
+}
+
+/// Puts the option into an answer that was made of an [`Error`], unless somebody changed it.
+pub(super) fn settle_retry_after<B>(response: &mut http::Response<B>, wait: Duration) {
+    let ours = response.extensions_mut().remove::<OfAnError>().is_some();
+    let unchanged = response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && response.headers().get(RETRY_AFTER).is_some_and(|value| value == SOON);
+    if ours && unchanged {
+        set_retry_after(response.headers_mut(), wait);
     }
 }

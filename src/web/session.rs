@@ -24,6 +24,10 @@ use crate::session::{ClientId, MaxAge, Record, SessionData, SessionId};
 ///
 /// A cheap clone; all clones are the same session. After the response a clone can be read, and
 /// changes are refused with [`Committed`](ErrorKind::Committed).
+///
+/// While the store is away the extractor fails, or, with
+/// [`WhenUnavailable::Anonymous`](crate::bridge::WhenUnavailable::Anonymous), gives an empty session
+/// whose changes all fail with [`Unavailable`](ErrorKind::Unavailable).
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -33,6 +37,8 @@ struct Inner {
     bridge: SessionBridge,
     client: ClientId,
     started: Instant,
+    /// It stands for one that could not be loaded.
+    unavailable: bool,
     state: Mutex<State>,
     /// One write at a time; changes go on meanwhile.
     writing: tokio::sync::Mutex<()>,
@@ -59,12 +65,28 @@ impl Session {
         started: Instant,
         unit: Unit,
     ) -> Self {
+        Self::make(bridge, client, started, unit, false)
+    }
+
+    /// Stands for a session that could not be loaded: empty, and for reading only.
+    pub(super) fn unavailable(bridge: SessionBridge, client: ClientId, started: Instant) -> Self {
+        Self::make(bridge, client, started, Unit::default(), true)
+    }
+
+    fn make(
+        bridge: SessionBridge,
+        client: ClientId,
+        started: Instant,
+        unit: Unit,
+        unavailable: bool,
+    ) -> Self {
         let state = State { unit, cookie: CookieAction::Keep, committed: false };
         Self {
             inner: Arc::new(Inner {
                 bridge,
                 client,
                 started,
+                unavailable,
                 state: Mutex::new(state),
                 writing: tokio::sync::Mutex::new(()),
             }),
@@ -76,6 +98,12 @@ impl Session {
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State>> {
+        if self.inner.unavailable {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "this request's could not be loaded, and an empty one for reading takes its place; try again later",
+            ));
+        }
         let state = self.lock();
         if state.committed {
             return Err(Error::new(
@@ -104,6 +132,14 @@ impl Session {
     #[doc(alias = "isNew")]
     pub fn is_new(&self) -> bool {
         self.id().is_none()
+    }
+
+    /// Whether the session could not be loaded, so that this is an empty one for reading only: what
+    /// an anonymous visitor would get. Never true unless
+    /// [`WhenUnavailable::Anonymous`](crate::bridge::WhenUnavailable::Anonymous) is set, and never
+    /// for a request without a session cookie, which has nothing to load.
+    pub fn is_unavailable(&self) -> bool {
+        self.inner.unavailable
     }
 
     /// The data with this request's changes.
@@ -256,6 +292,10 @@ impl Session {
 
     /// The commit at the end of the request.
     pub(super) async fn commit(&self) -> Result<()> {
+        if self.inner.unavailable {
+            // What nobody could read is not renewed, and every change was refused.
+            return Ok(());
+        }
         self.lock().committed = true;
         self.write().await
     }

@@ -1,17 +1,19 @@
 //! One request on its way through the layer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::cookies::{CookieKit, Incoming};
+use super::reject;
 use super::session::{CookieAction, Session};
 use crate::backend::Loaded;
-use crate::bridge::{Anomaly, Handshake, Secure, SessionBridge, Unit};
-use crate::error::{ErrorKind, Result};
+use crate::bridge::{Anomaly, Handshake, Secure, SessionBridge, Unit, WhenUnavailable};
+use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, SessionId};
 
 /// What the layer keeps of a request until its response.
@@ -20,7 +22,11 @@ pub(super) struct RequestState {
     pub(super) started: Instant,
     incoming: Incoming,
     client: Mutex<Client>,
+    /// The backend was asked who the client is, and did not say: it is not asked again.
+    unreachable: Option<Error>,
     session: OnceCell<Session>,
+    /// The session was wanted and could not be loaded.
+    refused: AtomicBool,
     https: bool,
     engine_io: bool,
 }
@@ -30,8 +36,6 @@ struct Client {
     id: ClientId,
     /// The response has to carry the cookie, whether or not it is rolled.
     send: bool,
-    /// The id could not be found out: sending a new one would lose the old.
-    unsettled: bool,
 }
 
 impl RequestState {
@@ -45,13 +49,21 @@ impl RequestState {
         for anomaly in &incoming.anomalies {
             bridge.anomaly(*anomaly);
         }
-        let client = Mutex::new(client_of(&bridge, &incoming).await);
+        let (client, unreachable) = match client_of(&bridge, &incoming).await {
+            Ok(client) => (client, None),
+            Err(error) => {
+                tracing::warn!(%error, "the client of a session could not be looked up");
+                (Client { id: ClientId::generate(), send: false }, Some(error))
+            }
+        };
         Self {
             bridge,
             started: Instant::now(),
             incoming,
-            client,
+            client: Mutex::new(client),
+            unreachable,
             session: OnceCell::new(),
+            refused: AtomicBool::new(false),
             https,
             engine_io,
         }
@@ -79,13 +91,39 @@ impl RequestState {
 
     /// The request's session, loaded at the first call.
     pub(super) async fn session(&self) -> Result<&Session> {
-        self.session.get_or_try_init(|| self.load()).await
+        self.session.get_or_try_init(|| self.load_or_serve_anonymously()).await
+    }
+
+    async fn load_or_serve_anonymously(&self) -> Result<Session> {
+        let error = match self.load().await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        let options = self.bridge.options();
+        let away = is_away(&error);
+        // A node that stops is not served around: another one has the session.
+        if away
+            && options.when_unavailable == WhenUnavailable::Anonymous
+            && !self.bridge.is_stopping()
+        {
+            self.bridge.counters().served_anonymously.add(1);
+            tracing::warn!(%error, "a session could not be loaded; serving as anonymous");
+            return Ok(Session::unavailable(self.bridge.clone(), self.client_id(), self.started));
+        }
+        if away {
+            self.bridge.counters().errors.add(1);
+        }
+        self.refused.store(true, Ordering::Relaxed);
+        Err(error)
     }
 
     async fn load(&self) -> Result<Session> {
         let client = self.client_id();
         let mut session = Session::new(self.bridge.clone(), client, self.started, Unit::default());
         let Some(id) = self.presented() else { return Ok(session) };
+        if let Some(error) = &self.unreachable {
+            return Err(error.without_source());
+        }
         self.bridge.counters().loads.add(1);
         match self.bridge.backend().load(&id, Some(&client)).await? {
             Loaded::Found(record) => {
@@ -93,7 +131,7 @@ impl RequestState {
                 if owner != client {
                     // The session cookie is the credential, the client cookie follows it.
                     self.bridge.anomaly(Anomaly::PairMismatch);
-                    *self.client() = Client { id: owner, send: true, unsettled: false };
+                    *self.client() = Client { id: owner, send: true };
                 }
                 let unit = Unit::new(Some(record));
                 session = Session::new(self.bridge.clone(), owner, self.started, unit);
@@ -114,13 +152,18 @@ impl RequestState {
         kit: &CookieKit,
         mut response: Response<B>,
     ) -> Response<B> {
+        let retry_after = self.bridge.options().retry_after;
+        reject::settle_retry_after(&mut response, retry_after);
         if let Err(error) = self.commit().await {
-            let kind = error.kind();
-            if matches!(kind, ErrorKind::Store | ErrorKind::Unavailable) {
+            if is_away(&error) {
                 self.bridge.counters().errors.add(1);
             }
             tracing::warn!(%error, "the session was not saved; the response is an error instead");
-            response = failed(super::reject::status_of(kind));
+            response = Response::new(B::default());
+            *response.status_mut() = reject::status_of(error.kind());
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                reject::set_retry_after(response.headers_mut(), retry_after);
+            }
         }
         self.set_cookies(kit, response.headers_mut());
         response
@@ -132,11 +175,13 @@ impl RequestState {
         }
         let lifetime = &self.bridge.options().lifetime;
         let renews = lifetime.rolling || lifetime.renew;
-        if !renews || self.engine_io || self.presented().is_none() {
+        // One that could not be loaded a moment ago would only make the answer later still.
+        let refused = self.refused.load(Ordering::Relaxed);
+        if !renews || refused || self.engine_io || self.presented().is_none() {
             return Ok(());
         }
         // The handler had no use for the session: it is not worth failing for.
-        let renewed = match self.session().await {
+        let renewed = match self.session.get_or_try_init(|| self.load()).await {
             Ok(session) => session.commit().await,
             Err(error) => Err(error),
         };
@@ -181,7 +226,9 @@ impl RequestState {
         let client = *self.client();
         // What a shared cache hands to others must not name one of them.
         let shared = set.is_none() && is_public(headers);
-        if !client.unsettled && !shared && (client.send || options.client_always_roll) {
+        // A new id in place of one that could not be found out would lose that one.
+        let settled = self.unreachable.is_none();
+        if settled && !shared && (client.send || options.client_always_roll) {
             kit.set_client(headers, &client.id, options.client_max_age, secure);
         }
     }
@@ -189,23 +236,24 @@ impl RequestState {
 
 /// Who a request comes from: only a session cookie without its client cookie needs a look at the
 /// store.
-async fn client_of(bridge: &SessionBridge, incoming: &Incoming) -> Client {
-    let fresh = || Client { id: ClientId::generate(), send: true, unsettled: false };
-    match (&incoming.client, &incoming.session) {
-        (Some(client), _) => Client { id: client.id, send: client.stale, unsettled: false },
+async fn client_of(bridge: &SessionBridge, incoming: &Incoming) -> Result<Client> {
+    let fresh = || Client { id: ClientId::generate(), send: true };
+    Ok(match (&incoming.client, &incoming.session) {
+        (Some(client), _) => Client { id: client.id, send: client.stale },
         (None, None) => fresh(),
-        (None, Some(session)) => match bridge.backend().client_of(&session.id).await {
-            Ok(Some(id)) => {
+        (None, Some(session)) => match bridge.backend().client_of(&session.id).await? {
+            Some(id) => {
                 bridge.anomaly(Anomaly::PairMismatch);
-                Client { id, send: true, unsettled: false }
+                Client { id, send: true }
             }
-            Ok(None) => fresh(),
-            Err(error) => {
-                tracing::warn!(%error, "the client of a session could not be looked up");
-                Client { send: false, unsettled: true, ..fresh() }
-            }
+            None => fresh(),
         },
-    }
+    })
+}
+
+/// Whether the session, and not the request, is the trouble.
+fn is_away(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Store | ErrorKind::Unavailable)
 }
 
 /// Whether shared caches may keep the response.
@@ -216,13 +264,4 @@ fn is_public(headers: &HeaderMap) -> bool {
             name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
         })
     })
-}
-
-fn failed<B: Default>(status: StatusCode) -> Response<B> {
-    let mut response = Response::new(B::default());
-    *response.status_mut() = status;
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }
