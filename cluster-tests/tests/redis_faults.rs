@@ -5,7 +5,7 @@
 //! hear is lost on that node.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::{
     Browser, Cluster, Journal, PREFIX, Proxy, Redis, RedisOptions, Socket, Sockets, Told, until,
@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 
 /// Longer than the time between two audits.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// A node waits 2 seconds for Redis.
+const REFUSED: Duration = Duration::from_secs(15);
 
 /// Sooner than the first audit: what was missed is looked for as soon as Redis is back.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -67,6 +70,37 @@ fn all_is_well(cluster: &Cluster, sockets: &Sockets) {
     for journal in &journals {
         assert_eq!(journal.end_of(&session, LIMIT), "destroyed");
     }
+}
+
+/// A node without Redis says so, to whoever needs a session, and in time.
+fn is_refused_in_time(browser: &Browser, socket: &Socket) {
+    let begun = Instant::now();
+    let answers =
+        [browser.get("/session"), browser.post("/session/inc"), browser.post("/session/inc")];
+    let health = browser.get("/healthz");
+    let asked = Instant::now();
+    let untouched = browser.get("/probe/waiting");
+    let waited = asked.elapsed();
+    let by_socket = socket.call("session:inc", &[]);
+    assert!(begun.elapsed() < 5 * REFUSED, "{:?}", begun.elapsed());
+    for answer in answers {
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        assert_eq!(answer.retry_after.as_deref(), Some("1"), "it says when to try again");
+    }
+    assert_eq!(health.status, 503, "{}", health.text);
+    assert_eq!(health.json["status"], "unavailable");
+    assert!(health.json["error"].as_str().unwrap().contains("unavailable"), "{}", health.text);
+    assert_eq!(untouched.status, 200, "a request without a session is served");
+    assert!(waited < Duration::from_secs(2), "it waits for nothing: {waited:?}");
+    assert_eq!(by_socket["ok"], false, "{by_socket}");
+    assert!(by_socket["error"].as_str().unwrap().contains("unavailable"), "{by_socket}");
+}
+
+fn is_healthy(url: &str) {
+    let browser = Browser::new(&[url]);
+    until("the node is healthy again", LIMIT, || {
+        (browser.get("/healthz").status == 200).then_some(())
+    });
 }
 
 fn reasons(socket: &Socket) -> Vec<Value> {
@@ -212,24 +246,9 @@ fn while_redis_is_frozen_requests_are_refused_in_time_and_then_served_again() {
     let sockets = Sockets::start();
     let (browser, opened) = with_sockets(&cluster, &sockets);
     redis.pause();
-    let answers: Vec<_> = ["GET", "POST", "POST"]
-        .into_iter()
-        .map(|method| match method {
-            "GET" => browser.get("/session"),
-            _ => browser.post("/session/inc"),
-        })
-        .collect();
-    let health = browser.get("/healthz");
-    let untouched = browser.get("/probe/waiting");
-    let by_socket = opened[0].call("session:inc", &[]);
+    is_refused_in_time(&browser, &opened[0]);
     redis.resume();
-    for answer in answers {
-        assert_eq!(answer.status, 503, "{}", answer.text);
-        assert!(answer.retry_after.is_some(), "it says when to try again");
-    }
-    assert_eq!(health.status, 503, "{}", health.text);
-    assert_eq!(untouched.status, 200, "a request without a session is served");
-    assert_eq!(by_socket["ok"], false, "{by_socket}");
+    is_healthy(cluster[0].url());
     all_is_well(&cluster, &sockets);
     for socket in &opened {
         assert!(socket.connected());
@@ -285,9 +304,11 @@ fn while_nothing_gets_through_to_redis_a_node_refuses_in_time_and_then_heals() {
     let (browser, opened) = with_sockets(&cluster, &sockets);
     for fault in [Proxy::swallow, Proxy::stall, Proxy::refuse] {
         fault(&proxy);
-        let refused = Browser::new(&[cluster[2].url()]).post("/session/inc");
+        let first = Browser::new(&[cluster[2].url()]).post("/session/inc");
+        is_refused_in_time(&browser.at(cluster[2].url()), &opened[2]);
         proxy.heal();
-        assert_eq!(refused.status, 503, "{}", refused.text);
+        assert_eq!(first.status, 503, "{}", first.text);
+        is_healthy(cluster[2].url());
         all_is_well(&cluster, &sockets);
     }
     browser.at(cluster[0].url()).post("/logout").ok();
