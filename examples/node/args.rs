@@ -39,6 +39,8 @@ One node: HTTP and Socket.IO share one session.
   --redis URL            REDIS_URL        many nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
                          SSL_CERT_FILE    and this names the authority to trust
   --prefix P             REDIS_PREFIX     of all keys in Redis
+  --replicas N           REDIS_REPLICAS   of Redis that have to have a change before it is done
+  --replica-wait 500ms   REDIS_REPLICA_WAIT and how long they get for it, else 503
   --key app.sid          SESSION_KEY      name of the session cookie
   --keys k1,k2           SESSION_KEYS     signing keys: the first signs, all verify
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
@@ -64,16 +66,24 @@ impl Args {
         }
         let prefix = given.value("--prefix", "REDIS_PREFIX")?;
         let redis = given.value("--redis", "REDIS_URL")?;
+        let replicas = given.value("--replicas", "REDIS_REPLICAS")?;
+        let wait = given.duration("--replica-wait", "REDIS_REPLICA_WAIT", "500ms")?;
         let store = match (redis, given.value("--store", "SESSION_STORE")?.as_deref()) {
             (Some(_), Some(_)) => {
                 return Err("--redis and --store exclude each other; leave one out".into());
             }
             (Some(url), None) => {
-                let redis = RedisConfig::new(url);
-                Store::Redis(match prefix {
-                    Some(prefix) => redis.prefix(prefix),
-                    None => redis,
-                })
+                let mut redis = RedisConfig::new(url);
+                if let Some(prefix) = prefix {
+                    redis = redis.prefix(prefix);
+                }
+                if let Some(replicas) = replicas {
+                    let count = replicas.parse();
+                    let count = count
+                        .map_err(|_| format!("--replicas is {replicas:?}; it must be 1 to 16"))?;
+                    redis = redis.wait_for_replicas(count, wait);
+                }
+                Store::Redis(redis)
             }
             (None, None | Some("live")) => Store::Live,
             (None, Some(other)) => match other.strip_prefix("file:") {

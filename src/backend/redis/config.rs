@@ -24,6 +24,14 @@ pub struct RedisConfig {
     pub(super) keyspace: KeyspaceEvents,
     pub(super) sweep: Duration,
     pub(super) audit: Duration,
+    pub(super) replicas: Option<Replicas>,
+}
+
+/// How many replicas have to have a change, and how long that may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replicas {
+    pub(super) count: u32,
+    pub(super) wait: Duration,
 }
 
 #[derive(Clone)]
@@ -112,6 +120,7 @@ impl RedisConfig {
             keyspace: KeyspaceEvents::Apply,
             sweep: Duration::from_millis(100),
             audit: Duration::from_secs(30),
+            replicas: None,
         }
     }
 
@@ -160,6 +169,40 @@ impl RedisConfig {
     #[must_use]
     pub fn audit_interval(mut self, every: Duration) -> Self {
         self.audit = every;
+        self
+    }
+
+    /// A change of a session is done only when so many replicas (1 to 16) have it, for which they get
+    /// this long (1 ms to [`timeout`](Self::timeout)). Default: none, a change is done when the
+    /// primary has it.
+    ///
+    /// This is Redis' `WAIT`, sent with each creation, write, new id and end; renewals and leases don't
+    /// wait. If too few replicas confirm in time, the operation is
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), over HTTP 503. The change stays made: others see it
+    /// already, and a failover may or may not lose it. Take fewer replicas than there are, or
+    /// the loss of one refuses every change.
+    ///
+    /// What it is good for: whoever takes over from a primary that died is one of the replicas. What
+    /// it does not promise: that it is one of those that confirmed. Sentinel and Redis Cluster take
+    /// the one that seems to have most, and in the words of
+    /// [Redis' documentation](https://redis.io/docs/latest/commands/wait/) `WAIT` makes it no strongly
+    /// consistent store. Nor is anything on a disk yet.
+    ///
+    /// As many connections as [`pool_size`](Self::pool_size) says are added, for changes only, and each
+    /// carries one change at a time, so that reads wait for nobody: if changes wait for each other, give it
+    /// more. A change takes at most twice `timeout`, and this wait. A user with few rights needs
+    /// `+wait`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_io_session::backend::redis::RedisConfig;
+    ///
+    /// let sentinels = "redis-sentinel://127.0.0.1:26379?sentinelServiceName=main";
+    /// let config = RedisConfig::new(sentinels).wait_for_replicas(1, Duration::from_millis(500));
+    /// ```
+    #[must_use]
+    pub fn wait_for_replicas(mut self, count: u32, wait: Duration) -> Self {
+        self.replicas = Some(Replicas { count, wait });
         self
     }
 
@@ -214,6 +257,19 @@ impl RedisConfig {
                 return Err(Error::option(name, format_args!("{value:?}"), words));
             }
         }
+        self.check_replicas()
+    }
+
+    fn check_replicas(&self) -> Result<()> {
+        let Some(Replicas { count, wait }) = self.replicas else { return Ok(()) };
+        let name = "redis.wait_for_replicas";
+        if !(1..=16).contains(&count) {
+            return Err(Error::option(name, format_args!("{count} replicas"), "1 to 16"));
+        }
+        if !(Duration::from_millis(1)..=self.timeout).contains(&wait) {
+            let range = format!("1 millisecond to `redis.timeout`, which is {:?}", self.timeout);
+            return Err(Error::option(name, format_args!("a wait of {wait:?}"), &range));
+        }
         Ok(())
     }
 }
@@ -256,12 +312,17 @@ mod tests {
             (redis().timeout(Duration::ZERO), "redis.timeout"),
             (redis().sweep_interval(Duration::from_secs(61)), "redis.sweep_interval"),
             (redis().audit_interval(Duration::from_millis(999)), "redis.audit_interval"),
+            (redis().wait_for_replicas(0, Duration::from_secs(1)), "redis.wait_for_replicas"),
+            (redis().wait_for_replicas(17, Duration::from_secs(1)), "1 to 16"),
+            (redis().wait_for_replicas(1, Duration::ZERO), "redis.wait_for_replicas"),
+            (redis().wait_for_replicas(1, Duration::from_secs(3)), "redis.timeout"),
         ] {
             let error = config.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidOption);
             assert!(error.to_string().contains(named), "{error}");
         }
         assert!(redis().check().is_ok());
+        assert!(redis().wait_for_replicas(1, Duration::from_secs(2)).check().is_ok());
     }
 
     #[test]

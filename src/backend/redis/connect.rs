@@ -8,6 +8,7 @@ use fred::types::config::UnresponsiveConfig;
 use fred::types::{RespVersion, Version};
 
 use super::config::RedisConfig;
+use super::replicas::Replicated;
 use super::scripts::failed;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,6 +20,7 @@ const BUFFERED: usize = 10_000;
 /// The connections, and what is known of the other side.
 pub(super) struct Connected {
     pub(super) pool: Pool,
+    pub(super) replicated: Option<Replicated>,
     pub(super) listener: Client,
     pub(super) database: u8,
     pub(super) clustered: bool,
@@ -56,13 +58,23 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
     let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
     let listener = builder.build().map_err(|e| failed("connect", e))?;
+    let replicated = match redis.replicas {
+        Some(wanted) => {
+            let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
+            Some(Replicated::new(pool, wanted, timeout))
+        }
+        None => None,
+    };
     let starting = async {
         pool.init().await.map_err(|e| failed("connect", e))?;
         listener.init().await.map_err(|e| failed("connect", e))?;
+        if let Some(replicated) = &replicated {
+            replicated.pool.init().await.map_err(|e| failed("connect", e))?;
+        }
         Result::<()>::Ok(())
     };
     let started = tokio::time::timeout(5 * timeout, starting).await;
-    let connected = Connected { pool, listener, database, clustered };
+    let connected = Connected { pool, replicated, listener, database, clustered };
     match started {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -85,20 +97,26 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
 }
 
 /// Ends the connections: a client that is only dropped keeps its own.
-pub(super) async fn close(listener: &Client, pool: &Pool) {
+pub(super) async fn close(listener: &Client, pools: impl IntoIterator<Item = Pool>) {
     // Errors say that a connection was gone already.
     let _ = listener.quit().await;
-    let _ = pool.quit().await;
+    for pool in pools {
+        let _ = pool.quit().await;
+    }
 }
 
 impl Connected {
     async fn close(&self) {
-        close(&self.listener, &self.pool).await;
+        let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
+        close(&self.listener, [self.pool.clone()].into_iter().chain(replicated)).await;
     }
 
     async fn check(&self) -> Result<()> {
         let client = self.pool.next();
         is_supported(client.server_version().as_ref())?;
+        if let Some(replicated) = &self.replicated {
+            replicated.check().await?;
+        }
         let policy: std::result::Result<HashMap<String, String>, _> =
             client.config_get("maxmemory-policy").await;
         if let Ok(policy) = policy

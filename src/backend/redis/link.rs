@@ -7,8 +7,10 @@ use fred::prelude::*;
 use tokio::time::Instant;
 
 use super::clock::RedisClock;
+use super::replicas::{Replicated, Sent};
 use super::reply::{FIELDS, Reply};
 use super::scripts::{Script, failed};
+use super::shared::millis;
 use crate::error::Result;
 
 /// Between two tries while a slot is moved.
@@ -18,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) pool: Pool,
+    /// The connections for changes, if those wait for replicas.
+    pub(super) replicated: Option<Replicated>,
     pub(super) clock: RedisClock,
     /// Slots are spread over several servers.
     pub(super) clustered: bool,
@@ -44,8 +48,14 @@ impl Link {
     where
         F: Future<Output = Answered<T>>,
     {
-        // The same connections each time: they are the ones that learn of the move.
-        let client = self.pool.next();
+        self.ask_at(self.pool.next(), ask).await
+    }
+
+    /// [`ask`](Self::ask) on one client: its connections are the ones that learn of a move.
+    async fn ask_at<T, F>(&self, client: &Client, ask: impl Fn(Client) -> F) -> Answered<T>
+    where
+        F: Future<Output = Answered<T>>,
+    {
         let deadline = Instant::now() + self.timeout;
         loop {
             match ask(client.clone()).await {
@@ -81,6 +91,70 @@ impl Link {
             })
             .await;
         Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)
+    }
+
+    /// Runs a script that changes a session. Whether enough replicas have what it wrote is told
+    /// beside its answer, for what goes with the change is to be done in any case: the change is
+    /// made.
+    pub(super) async fn change(
+        &self,
+        script: &'static Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<(Reply, Result<()>)> {
+        let Some(replicated) = &self.replicated else {
+            return Ok((self.run(script, keys, arguments).await?, Ok(())));
+        };
+        let turn = replicated.turn().await?;
+        let ran = self.ask_at(&turn.client, |client| {
+            let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
+            parts.extend(keys.iter().map(|key| key.as_str().into()));
+            parts.extend(arguments.iter().cloned());
+            let (first, key) = (script.digest.as_str().into(), keys[0].as_str());
+            async move {
+                let by_digest = [vec![first], parts.clone()].concat();
+                match replicated.send(&client, "EVALSHA", key, by_digest).await {
+                    Err(error) if is_unknown_script(&error) => {
+                        let whole = [vec![script.text.into()], parts].concat();
+                        replicated.send(&client, "EVAL", key, whole).await
+                    }
+                    ran => ran,
+                }
+            }
+        });
+        let (answer, waited): Sent = ran.await.map_err(|e| failed(script.name, e))?;
+        Ok((Reply::new(script.name, answer)?, replicated.judge(waited)))
+    }
+
+    /// Sets a key, and waits for replicas if a change needs it.
+    pub(super) async fn set(
+        &self,
+        key: &str,
+        value: &str,
+        life: Duration,
+        needed: bool,
+    ) -> Result<()> {
+        let life = millis(life).max(1);
+        let Some(replicated) = self.replicated.as_ref().filter(|_| needed) else {
+            let set = self.ask(|client| async move {
+                client.set(key, value, Some(Expiration::PX(life)), None, false).await
+            });
+            return set.await.map_err(|e| failed("SET", e));
+        };
+        let turn = replicated.turn().await?;
+        let parts: Vec<Value> = vec![key.into(), value.into(), "PX".into(), life.into()];
+        let set = self.ask_at(&turn.client, |client| {
+            let parts = parts.clone();
+            async move { replicated.send(&client, "SET", key, parts).await }
+        });
+        let (_, waited) = set.await.map_err(|e| failed("SET", e))?;
+        replicated.judge(waited)
+    }
+
+    /// All that has connections for commands.
+    pub(super) fn pools(&self) -> Vec<Pool> {
+        let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
+        [self.pool.clone()].into_iter().chain(replicated).collect()
     }
 
     /// A record's fields; all null if there is none. A key that is no hash is `None`.

@@ -20,6 +20,7 @@ mod link;
 mod nodes;
 mod reconcile;
 mod records;
+mod replicas;
 mod reply;
 mod scripts;
 mod shared;
@@ -89,13 +90,19 @@ impl RedisBackend {
     /// [`Store`](crate::ErrorKind::Store) if it refuses what is needed.
     pub async fn connect(redis: RedisConfig, config: BackendConfig) -> Result<Self> {
         let connected = connect::connect(&redis).await?;
-        let Connected { pool, listener, database, clustered } = connected;
+        let Connected { pool, replicated, listener, database, clustered } = connected;
         let (events, _) = broadcast::channel(config.event_capacity);
         let shared = Arc::new(Shared {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
             keys: Keys::new(&redis.prefix, database),
-            link: Link { pool, clock: RedisClock::new(), clustered, timeout: redis.timeout },
+            link: Link {
+                pool,
+                replicated,
+                clock: RedisClock::new(),
+                clustered,
+                timeout: redis.timeout,
+            },
             events,
             watched: WatchedClients::default(),
             ended: Ended::default(),
@@ -137,10 +144,14 @@ impl RedisBackend {
         self.until_closed(ends::look_around(shared.clone()));
         self.until_closed(reconcile::audit(shared.clone(), redis.audit));
         self.until_closed(publish(shared.clone(), queue));
-        let clients = shared.link.pool.clients().iter().cloned();
-        for client in clients.chain([self.listener.clone()]) {
-            self.until_closed(connect::watch_over(client, WATCH, redis.timeout));
+        // An answer may stand behind one that waits for replicas.
+        let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
+        for pool in shared.link.pools() {
+            for client in pool.clients() {
+                self.until_closed(connect::watch_over(client.clone(), WATCH, patience));
+            }
         }
+        self.until_closed(connect::watch_over(self.listener.clone(), WATCH, redis.timeout));
         Ok(())
     }
 
@@ -197,8 +208,8 @@ impl Drop for RedisBackend {
         // Without a shutdown the connections would outlive their owner: the client library keeps
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (listener, pool) = (self.listener.clone(), self.shared.link.pool.clone());
-            runtime.spawn(async move { connect::close(&listener, &pool).await });
+            let (listener, pools) = (self.listener.clone(), self.shared.link.pools());
+            runtime.spawn(async move { connect::close(&listener, pools).await });
         }
     }
 }
@@ -348,7 +359,7 @@ impl Backend for RedisBackend {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            connect::close(&self.listener, &self.shared.link.pool).await;
+            connect::close(&self.listener, self.shared.link.pools()).await;
         }
     }
 }

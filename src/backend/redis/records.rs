@@ -99,16 +99,18 @@ impl Shared {
         // Twice: a record that can't be read ends, and then there is none.
         for _ in 0..2 {
             let keys = self.session_keys(client);
-            let reply = self.link.run(&scripts::CREATE, keys, arguments.clone()).await?;
+            let (reply, copied) =
+                self.link.change(&scripts::CREATE, keys, arguments.clone()).await?;
             self.link.observe(&reply);
             match (reply.status, reply.record(client)?) {
                 (1, Stored::Live(record)) => {
                     self.learn(&record);
                     futures_util::try_join!(
-                        self.point(&record, &reply),
+                        self.point(&record, &reply, copied.is_ok()),
                         self.index(vec![(*client, record.remaining, Only::Always)]),
                         self.unpoint(reply.previous()),
                     )?;
+                    copied?;
                     return Ok(Created::New(record));
                 }
                 (2, stored) => {
@@ -141,7 +143,8 @@ impl Shared {
             if released.is_some() { "1" } else { "0" }.into(),
         ]);
         arguments.extend(self.hand_over());
-        let reply = self.link.run(&scripts::COMMIT, self.all_keys(client), arguments).await?;
+        let (reply, copied) =
+            self.link.change(&scripts::COMMIT, self.all_keys(client), arguments).await?;
         match reply.status {
             1 => {
                 self.link.observe(&reply);
@@ -156,10 +159,11 @@ impl Shared {
                     _ => vec![(*client, record.remaining, Only::Earlier)],
                 };
                 futures_util::try_join!(
-                    self.point(&record, &reply),
+                    self.point(&record, &reply, copied.is_ok()),
                     self.unpoint(reply.previous()),
                     self.index(earlier),
                 )?;
+                copied?;
                 Ok(Committed::Done(record))
             }
             2 => match self.live(client, reply.record(client)?).await? {
@@ -189,7 +193,7 @@ impl Shared {
                 self.link.observe(&reply);
                 let record = self.live(client, reply.record(client)?).await?;
                 if let Some(record) = &record {
-                    self.point(record, &reply).await?;
+                    self.point(record, &reply, false).await?;
                 }
                 Ok(record)
             }
@@ -224,7 +228,8 @@ impl Shared {
             what.lease.map(LeaseToken::text).unwrap_or_default().into(),
         ]);
         arguments.extend(self.hand_over());
-        let reply = self.link.run(&scripts::DESTROY, self.all_keys(client), arguments).await?;
+        let (reply, copied) =
+            self.link.change(&scripts::DESTROY, self.all_keys(client), arguments).await?;
         match reply.status {
             1 => {
                 if let Some(lease) = what.lease {
@@ -233,6 +238,7 @@ impl Shared {
                 let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
                 let client = [*client];
                 futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
+                copied?;
                 Ok(true)
             }
             0 => Ok(false),
@@ -244,19 +250,14 @@ impl Shared {
     // ---- what goes with a session --------------------------------------------------------
 
     /// Points from the session's id to its client, if the script asks for it: for twice the
-    /// session's time to live, so that most writes need not.
-    async fn point(&self, record: &Record, reply: &Reply) -> Result<()> {
+    /// session's time to live, so that most writes need not. A session that replicas have is worth
+    /// little to them without it.
+    async fn point(&self, record: &Record, reply: &Reply, copied: bool) -> Result<()> {
         if !reply.wants_pointer() {
             return Ok(());
         }
-        let expire = Some(Expiration::PX(millis(2 * record.ttl).max(1)));
         let key = self.keys.hint(&record.session_id);
-        let client = record.client_id.as_str();
-        let set = self.link.ask(|redis| {
-            let (key, expire) = (key.clone(), expire.clone());
-            async move { redis.set(key, client, expire, None, false).await }
-        });
-        set.await.map_err(|e| failed("SET", e))
+        self.link.set(&key, record.client_id.as_str(), 2 * record.ttl, copied).await
     }
 
     /// Removes the pointer of a session's id that is dead.
