@@ -4,11 +4,12 @@
 mod support;
 
 use std::path::Path;
+use std::time::Duration;
 
 use axum_io_session::backend::redis::RedisConfig;
 use cluster_tests::{
     Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, Sentinels, Sockets,
-    fetched_server, run_js,
+    fetched_server, run_js, until,
 };
 use support::person::Person;
 
@@ -77,6 +78,27 @@ fn the_contract_is_kept_with_the_least_rights() {
         "incr",
     ];
     assert_eq!(unused, others, "rights that nothing uses");
+}
+
+#[test]
+fn with_the_right_to_wait_the_contract_is_kept_with_a_replica() {
+    let acl = acl("suite").replace("suite:", "suite*:").replace("suite*:{*}", "suite:{*}");
+    let acl = acl.replace(" +zscore", " +zscore +wait");
+    let (redis, url) = server(LOCAL_SERVER, &acl);
+    let port = redis.port().to_string();
+    let follow = ["--replicaof", "127.0.0.1", &port];
+    let _replica = RedisOptions::new().program(LOCAL_SERVER).arguments(&follow).start();
+    until("the replica follows", Duration::from_secs(60), || {
+        redis.cli(&["INFO", "replication"]).contains("state=online").then_some(())
+    });
+    support::keeps_the_contract_with(|prefix| {
+        RedisConfig::new(&url)
+            .prefix(format!("suite{prefix}"))
+            .keyspace_events(axum_io_session::backend::redis::KeyspaceEvents::Off)
+            .wait_for_replicas(1, Duration::from_secs(2))
+    });
+    assert_nothing_else_refused(&redis, &["config|get", "config"]);
+    assert!(redis.commandstats().contains_key("wait"));
 }
 
 #[test]

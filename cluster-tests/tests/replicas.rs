@@ -36,14 +36,17 @@ fn pair() -> (Redis, Proxy, Redis) {
     let proxy = Proxy::start(&primary.address());
     let port = proxy.address().rsplit(':').next().unwrap().parse().unwrap();
     let replica = replica_of(port);
-    follows(&replica);
+    has_replicas(&primary, 1);
     (primary, proxy, replica)
 }
 
-fn follows(replica: &Redis) {
-    until("the replica follows", HEALS, || {
-        let info = replica.ask(&["INFO", "replication"])?;
-        (info.contains("role:slave") && info.contains("master_link_status:up")).then_some(())
+/// Waits until so many replicas count: the primary takes them for such only after their first
+/// word, up to a second after they have all data.
+fn has_replicas(primary: &Redis, wanted: usize) {
+    until("the replicas follow", HEALS, || {
+        let info = primary.ask(&["INFO", "replication"])?;
+        let online = info.lines().filter(|line| line.contains("state=online")).count();
+        (online == wanted).then_some(())
     });
 }
 
@@ -237,11 +240,7 @@ fn failovers_lose_nothing_that_was_acknowledged() {
             assert!(n.is_some_and(|n| possible.contains(&n)), "round {round}: {n:?}, {possible:?}");
         }
         redis.server(primary).start_again();
-        until("there are two replicas again", HEALS, || {
-            let info = redis.servers()[heir].ask(&["INFO", "replication"])?;
-            let online = info.lines().filter(|line| line.contains("state=online")).count();
-            (online == 2).then_some(())
-        });
+        has_replicas(&redis.servers()[heir], 2);
     }
 }
 
@@ -263,6 +262,7 @@ fn primary_of(redis: &Sentinels, round: usize) -> usize {
 fn the_contract_is_kept_with_a_replica_and_in_a_cluster_of_them() {
     let (primary, _proxy, _replica) = pair();
     let cluster = RedisCluster::start();
+    cluster.servers()[..3].iter().for_each(|primary| has_replicas(primary, 1));
     for url in [primary.url(), cluster.url()] {
         support::keeps_the_contract_with(|prefix| {
             RedisConfig::new(&url).prefix(prefix).wait_for_replicas(1, WAIT)
@@ -278,6 +278,7 @@ async fn create(backend: &RedisBackend, client: ClientId) -> Result<Created, Err
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cluster_only_the_sessions_of_the_frozen_replica_wait_for_it() {
     let cluster = RedisCluster::start();
+    cluster.servers()[..3].iter().for_each(|primary| has_replicas(primary, 1));
     let place = RedisConfig::new(cluster.url()).prefix(PREFIX).wait_for_replicas(1, WAIT);
     let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
     let record = |client: &ClientId| format!("{PREFIX}:{{{}}}:s", client.as_str());
