@@ -6,15 +6,10 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
-use axum_io_session::backend::{Backend, BackendConfig, Create, Created};
-use axum_io_session::{ClientId, Error, ErrorKind, MaxAge};
-use cluster_tests::{
-    Answer, Browser, Cluster, LOCAL_SERVER, PREFIX, Proxy, Redis, RedisCluster, RedisOptions,
-    Sentinels, Sockets, until,
-};
+use cluster_tests::{Answer, Browser, Cluster, PREFIX, Redis, Sentinels, Sockets, until};
 use serde_json::{Value, json};
 use support::person::HEALS;
+use support::replicas::{has_replicas, pair};
 
 /// Much later than an answer that waits for nobody.
 const LATE: Duration = Duration::from_millis(150);
@@ -23,32 +18,6 @@ const WAIT: Duration = Duration::from_millis(800);
 const FLAGS: [&str; 4] = ["--replicas", "1", "--replica-wait", "800ms"];
 /// Several times what a change may take.
 const BOUND: Duration = Duration::from_secs(20);
-
-fn replica_of(port: u16) -> Redis {
-    let port = port.to_string();
-    let arguments = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-    RedisOptions::new().program(LOCAL_SERVER).arguments(&arguments).start()
-}
-
-/// A primary, and a replica that gets everything over the proxy.
-fn pair() -> (Redis, Proxy, Redis) {
-    let primary = RedisOptions::new().program(LOCAL_SERVER).start();
-    let proxy = Proxy::start(&primary.address());
-    let port = proxy.address().rsplit(':').next().unwrap().parse().unwrap();
-    let replica = replica_of(port);
-    has_replicas(&primary, 1);
-    (primary, proxy, replica)
-}
-
-/// Waits until so many replicas count: the primary takes them for such only after their first
-/// word, up to a second after they have all data.
-fn has_replicas(primary: &Redis, wanted: usize) {
-    until("the replicas follow", HEALS, || {
-        let info = primary.ask(&["INFO", "replication"])?;
-        let online = info.lines().filter(|line| line.contains("state=online")).count();
-        (online == wanted).then_some(())
-    });
-}
 
 /// What a replica has of a session now.
 fn data(replica: &Redis, client: &str) -> Option<Value> {
@@ -256,89 +225,4 @@ fn primary_of(redis: &Sentinels, round: usize) -> usize {
             role.starts_with("master") && role.lines().count() > 2
         })
     })
-}
-
-#[test]
-fn the_contract_is_kept_with_a_replica_and_in_a_cluster_of_them() {
-    let (primary, _proxy, _replica) = pair();
-    let cluster = RedisCluster::start();
-    cluster.servers()[..3].iter().for_each(|primary| has_replicas(primary, 1));
-    for url in [primary.url(), cluster.url()] {
-        support::keeps_the_contract_with(|prefix| {
-            RedisConfig::new(&url).prefix(prefix).wait_for_replicas(1, WAIT)
-        });
-    }
-}
-
-async fn create(backend: &RedisBackend, client: ClientId) -> Result<Created, Error> {
-    let data = Default::default();
-    backend.create(Create { client, data, max_age: MaxAge::Default, since: Duration::ZERO }).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_a_cluster_only_the_sessions_of_the_frozen_replica_wait_for_it() {
-    let cluster = RedisCluster::start();
-    cluster.servers()[..3].iter().for_each(|primary| has_replicas(primary, 1));
-    let place = RedisConfig::new(cluster.url()).prefix(PREFIX).wait_for_replicas(1, WAIT);
-    let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
-    let record = |client: &ClientId| format!("{PREFIX}:{{{}}}:s", client.as_str());
-    // The pointer to a session may have another primary, so several are tried.
-    cluster.servers()[3].pause();
-    let (mut done, mut refused) = (0, 0);
-    for _ in 0..24 {
-        let client = ClientId::generate();
-        let primary = cluster.primary_of(&record(&client));
-        match create(&backend, client).await {
-            Ok(Created::New(record)) => {
-                done += 1;
-                assert_ne!(primary, 0);
-                assert_eq!(record.client_id, client);
-            }
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Unavailable);
-                assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
-                refused += u32::from(primary == 0);
-            }
-        }
-    }
-    cluster.servers()[3].resume();
-    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
-    backend.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn too_few_replicas_from_the_beginning_refuse_changes_and_not_the_start() {
-    let redis = Redis::start();
-    let wait = Duration::from_millis(50);
-    let place = RedisConfig::new(redis.url()).wait_for_replicas(1, wait);
-    let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
-    let client = ClientId::generate();
-    let error = create(&backend, client).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("may or may not"), "{error}");
-    // It is there all the same, with all that goes with it.
-    let session = backend.session_of(&client).await.unwrap().expect("made");
-    assert_eq!(backend.client_of(&session).await.unwrap(), Some(client));
-    assert!(!redis.cli(&["ZSCORE", "io-session:{sweep}:due", client.as_str()]).is_empty());
-    assert_eq!(redis.cli(&["EXISTS", &format!("io-session:sid:{}", session.as_str())]), "1");
-    assert!(backend.table_sizes().iter().all(|(_, size)| *size == 0));
-    backend.shutdown().await;
-    until("all connections are closed", HEALS, || {
-        (redis.cli(&["CLIENT", "LIST"]).trim().lines().count() == 1).then_some(())
-    });
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_to_wait_the_start_says_so() {
-    let redis = Redis::start();
-    redis.cli(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-wait"]);
-    let url = redis.url().replace("redis://", "redis://app:secret@");
-    let place = || RedisConfig::new(&url);
-    let waiting = place().wait_for_replicas(1, WAIT);
-    let error = RedisBackend::connect(waiting, BackendConfig::default()).await.unwrap_err();
-    assert!(error.to_string().contains("WAIT"), "{error}");
-    let backend = RedisBackend::connect(place(), BackendConfig::default()).await.unwrap();
-    assert!(create(&backend, ClientId::generate()).await.is_ok(), "nobody asks for it otherwise");
-    backend.shutdown().await;
 }

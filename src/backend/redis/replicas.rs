@@ -1,17 +1,17 @@
 //! Changes that wait until replicas have them.
 //!
 //! `WAIT` speaks of what its own connection wrote. On another one, or on the one that took its place
-//! after a failover, it would say yes to anything. So a change and its `WAIT` are sent together, on
-//! connections that do nothing else, for `WAIT` holds up whatever follows it: one change at a time on
-//! each, and whoever finds none free gives up before anything is sent.
+//! after a failover, it would say yes to anything. So it follows its change at once, to the same
+//! server, and counts for nothing if there was a new connection in between. `WAIT` holds up whatever
+//! comes after it, so these connections do nothing else: one change at a time on each, and whoever finds
+//! none free gives up before anything is sent.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::{ClusterHash, CustomCommand};
+use fred::types::CustomCommand;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout_at};
 
 use super::config::Replicas;
 use super::link::Answered;
@@ -58,35 +58,27 @@ impl Replicated {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that is free and connected, waited for as long as an answer may take.
+    /// A connection that is free, waited for as long as an answer may take.
     pub(super) async fn turn(&self) -> Result<Turn<'_>> {
-        let none = |what: &str| {
-            let text = format!(
-                "{what} within {:?}, over which changes wait for replicas; nothing was changed",
-                self.timeout
-            );
-            Error::new(ErrorKind::Unavailable, text)
-        };
-        let deadline = Instant::now() + self.timeout;
-        let permit = timeout_at(deadline, self.turns.acquire())
+        let permit = tokio::time::timeout(self.timeout, self.turns.acquire())
             .await
-            .map_err(|_| none("no connection was free"))?
+            .map_err(|_| {
+                let text = format!(
+                    "other changes wait for replicas, and no connection was free within {:?}; nothing was changed",
+                    self.timeout
+                );
+                Error::new(ErrorKind::Unavailable, text)
+            })?
             .map_err(|_| closed())?;
         // There are as many of them as permits.
         let client = self.idle().pop().ok_or_else(closed)?;
-        let turn = Turn { replicated: self, client, _permit: permit };
-        // What is handed to a client that has no connection runs when it has one again, whether or
-        // not somebody still waits for it.
-        while !turn.client.is_connected() {
-            timeout_at(deadline, turn.client.wait_for_connect())
-                .await
-                .map_err(|_| none("there was no connection"))?
-                .map_err(|error| failed("connect", error))?;
-        }
-        Ok(turn)
+        Ok(Turn { replicated: self, client, _permit: permit })
     }
 
-    /// Sends a command that writes to one slot, and `WAIT` right behind it.
+    /// Sends a command that writes to the slot of this key, and `WAIT` right behind it.
+    ///
+    /// Not as a pipeline of the client library: it would hand one that nobody waits for any more to
+    /// a connection that comes back later.
     pub(super) async fn send(
         &self,
         client: &Client,
@@ -94,21 +86,23 @@ impl Replicated {
         key: &str,
         arguments: Vec<Value>,
     ) -> Answered<Sent> {
-        // By the slot both go to the same server of a cluster.
-        let slot = ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes()));
-        let options =
-            Options { timeout: Some(self.timeout + self.wanted.wait), ..Options::default() };
-        let together = client.pipeline().with_options(&options);
-        let change = CustomCommand::new_static(command, slot.clone(), false);
-        let () = together.custom(change, arguments).await?;
-        let wait = CustomCommand::new_static("WAIT", slot, false);
+        let options = Options {
+            timeout: Some(self.timeout + self.wanted.wait),
+            cluster_node: server_of(client, key)?,
+            ..Options::default()
+        };
+        let server = client.with_options(&options);
+        let custom = |name| CustomCommand::new_static(name, None::<u16>, false);
         let limits = [i64::from(self.wanted.count), millis(self.wanted.wait)];
-        let () = together.custom(wait, limits.to_vec()).await?;
-        let mut answers = together.try_all::<Value>().await.into_iter();
-        let lost = || fred::error::Error::new(fred::error::ErrorKind::IO, "no answer");
-        // A connection that broke is one error for both.
-        let change = answers.next().unwrap_or_else(|| Err(lost()))?;
-        Ok((change, answers.next().unwrap_or_else(|| Err(lost()))))
+        let anew = client.reconnect_rx();
+        let change = server.custom::<Value, _>(custom(command), arguments);
+        let wait = server.custom::<Value, _>(custom("WAIT"), limits.to_vec());
+        // In this order: the first is handed over before the second is looked at.
+        let (change, waited) = futures_util::future::join(change, wait).await;
+        let change = change?;
+        // A new connection is told of before anything is sent over it.
+        let same = anew.is_empty();
+        Ok((change, if same { waited } else { Err(lost("the connection was lost in between")) }))
     }
 
     /// Whether enough replicas have the change.
@@ -132,4 +126,20 @@ impl Replicated {
         let asked: Answered<Value> = self.pool.next().custom(wait, vec![0_i64, 1]).await;
         asked.map(drop).map_err(|error| failed("WAIT", error))
     }
+}
+
+fn lost(what: &'static str) -> fred::error::Error {
+    fred::error::Error::new(fred::error::ErrorKind::IO, what)
+}
+
+/// Where a key is in a cluster, as far as the client knows: both commands have to go there, not to
+/// wherever it is by the time of the second.
+fn server_of(client: &Client, key: &str) -> Answered<Option<Server>> {
+    if !client.is_clustered() {
+        return Ok(None);
+    }
+    let slot = fred::util::redis_keyslot(key.as_bytes());
+    let known = client.cached_cluster_state();
+    let server = known.and_then(|cluster| cluster.get_server(slot).cloned());
+    server.map(Some).ok_or_else(|| lost("no server has the slot"))
 }
