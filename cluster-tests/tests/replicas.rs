@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::{Answer, Browser, Cluster, PREFIX, Redis, Sentinels, Sockets, until};
 use serde_json::{Value, json};
 use support::person::HEALS;
-use support::replicas::{has_replicas, pair};
+use support::replicas::{FAILED_OVER, has_replicas, pair};
 
 /// Much later than an answer that waits for nobody.
 const LATE: Duration = Duration::from_millis(150);
@@ -201,7 +201,7 @@ fn failovers_lose_nothing_that_was_acknowledged() {
         let heir = primary_of(&redis, round);
         assert_ne!(heir, primary);
         for ((person, began), (sent, acknowledged)) in people.iter().zip(began).zip(counts) {
-            let n = until("the session is served again", HEALS, || {
+            let n = until("the session is served again", FAILED_OVER, || {
                 let answer = person.try_get("/session").ok().filter(|a| a.status == 200)?;
                 Some(answer.session()["n"].as_u64())
             });
@@ -219,7 +219,7 @@ fn count(person: &Browser) -> u64 {
 
 /// Which of the servers takes writes now.
 fn primary_of(redis: &Sentinels, round: usize) -> usize {
-    until(&format!("a primary in round {round}"), HEALS, || {
+    until(&format!("a primary in round {round}"), FAILED_OVER, || {
         redis.servers().iter().position(|server| {
             let role = server.ask(&["ROLE"]).unwrap_or_default();
             role.starts_with("master") && role.lines().count() > 2
