@@ -135,6 +135,8 @@ async fn a_change_that_was_given_up_while_there_was_no_connection_is_never_made(
     let place = RedisConfig::new(proxy.redis_url()).timeout(Duration::from_secs(1));
     let place = place.wait_for_replicas(1, WAIT);
     let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
+    // So that Redis knows the script, and needs no second word to run it.
+    create(&backend, ClientId::generate()).await.unwrap();
     proxy.refuse();
     until("the connections are lost", HEALS, || (proxy.connections() == 0).then_some(()));
     // Once it has noticed.
