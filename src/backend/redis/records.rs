@@ -105,12 +105,13 @@ impl Shared {
             match (reply.status, reply.record(client)?) {
                 (1, Stored::Live(record)) => {
                     self.learn(&record);
-                    futures_util::try_join!(
+                    // One that fails must not keep the others from being done.
+                    let (pointed, indexed, unpointed) = futures_util::join!(
                         self.point(&record, &reply, copied.is_ok()),
                         self.index(vec![(*client, record.remaining, Only::Always)]),
                         self.unpoint(reply.previous()),
-                    )?;
-                    copied?;
+                    );
+                    copied.and(pointed).and(indexed).and(unpointed)?;
                     return Ok(Created::New(record));
                 }
                 (2, stored) => {
@@ -158,12 +159,12 @@ impl Shared {
                     // It may end earlier than the list thinks.
                     _ => vec![(*client, record.remaining, Only::Earlier)],
                 };
-                futures_util::try_join!(
+                let (pointed, unpointed, indexed) = futures_util::join!(
                     self.point(&record, &reply, copied.is_ok()),
                     self.unpoint(reply.previous()),
                     self.index(earlier),
-                )?;
-                copied?;
+                );
+                copied.and(pointed).and(unpointed).and(indexed)?;
                 Ok(Committed::Done(record))
             }
             2 => match self.live(client, reply.record(client)?).await? {
@@ -237,8 +238,9 @@ impl Shared {
                 }
                 let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
                 let client = [*client];
-                futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
-                copied?;
+                let (unpointed, unindexed) =
+                    futures_util::join!(self.unpoint(id), self.unindex(&client));
+                copied.and(unpointed).and(unindexed)?;
                 Ok(true)
             }
             0 => Ok(false),
