@@ -147,7 +147,8 @@ impl Journal {
     /// # Panics
     /// Never.
     pub fn of(&self, session: &str) -> Vec<Told> {
-        self.told().into_iter().filter(|event| event.session() == Some(session)).collect()
+        let told = self.told.lock().unwrap();
+        told.iter().filter(|event| event.session() == Some(session)).cloned().collect()
     }
 
     /// Waits until a session's end was told, and returns its reason.

@@ -8,6 +8,7 @@
 mod browser;
 mod certificates;
 mod cluster;
+pub mod faults;
 mod history;
 mod journal;
 mod js;

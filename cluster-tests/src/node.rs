@@ -65,6 +65,18 @@ impl Node {
         self.log.lock().unwrap().clone()
     }
 
+    /// The memory that it has now, in bytes.
+    ///
+    /// # Panics
+    /// If it is gone already, or this is not Linux.
+    pub fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    }
+
     /// Kills it as a power failure would.
     ///
     /// # Panics

@@ -34,7 +34,8 @@ struct Relay {
 #[derive(Debug, Default)]
 struct Seen {
     answers: Mutex<HashMap<u64, SyncSender<Value>>>,
-    sockets: Mutex<HashMap<u64, Vec<Value>>>,
+    /// What each socket said, and when it came.
+    sockets: Mutex<HashMap<u64, Vec<(Instant, Value)>>>,
 }
 
 /// One socket.
@@ -51,6 +52,8 @@ pub struct Message {
     pub name: String,
     /// What came with it.
     pub payload: Value,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Sockets {
@@ -126,7 +129,7 @@ impl Seen {
                 let _ = waiting.send(line["answer"].clone());
             }
         } else if let Some(name) = line["socket"].as_u64() {
-            self.sockets.lock().unwrap().entry(name).or_default().push(line);
+            self.sockets.lock().unwrap().entry(name).or_default().push((Instant::now(), line));
         }
     }
 }
@@ -195,9 +198,9 @@ impl Socket {
         let sockets = self.relay.seen.sockets.lock().unwrap();
         let lines = sockets.get(&self.name).into_iter().flatten();
         lines
-            .filter_map(|line| {
+            .filter_map(|(at, line)| {
                 let name = line["message"].as_str()?.to_owned();
-                Some(Message { name, payload: line["payload"].clone() })
+                Some(Message { name, payload: line["payload"].clone(), at: *at })
             })
             .collect()
     }
@@ -225,7 +228,7 @@ impl Socket {
     fn state(&self) -> Option<String> {
         let sockets = self.relay.seen.sockets.lock().unwrap();
         let lines = sockets.get(&self.name).into_iter().flatten();
-        lines.filter_map(|line| line["is"].as_str()).next_back().map(str::to_owned)
+        lines.filter_map(|(_, line)| line["is"].as_str()).next_back().map(str::to_owned)
     }
 
     /// Closes it.

@@ -41,6 +41,7 @@ One node: HTTP and Socket.IO share one session.
   --prefix P             REDIS_PREFIX     of all keys in Redis
   --replicas N           REDIS_REPLICAS   of Redis that have to have a change before it is done
   --replica-wait 500ms   REDIS_REPLICA_WAIT and how long they get for it, else 503
+  --audit 30s            REDIS_AUDIT      how often all sockets are compared with Redis
   --key app.sid          SESSION_KEY      name of the session cookie
   --keys k1,k2           SESSION_KEYS     signing keys: the first signs, all verify
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
@@ -65,6 +66,7 @@ impl Args {
             return Err("--near-cache is not part of this version; leave it out".into());
         }
         let prefix = given.value("--prefix", "REDIS_PREFIX")?;
+        let audit = given.duration("--audit", "REDIS_AUDIT", "30s")?;
         let redis = given.value("--redis", "REDIS_URL")?;
         let replicas = given.value("--replicas", "REDIS_REPLICAS")?;
         let wait = given.duration("--replica-wait", "REDIS_REPLICA_WAIT", "500ms")?;
@@ -73,7 +75,7 @@ impl Args {
                 return Err("--redis and --store exclude each other; leave one out".into());
             }
             (Some(url), None) => {
-                let mut redis = RedisConfig::new(url);
+                let mut redis = RedisConfig::new(url).audit_interval(audit);
                 if let Some(prefix) = prefix {
                     redis = redis.prefix(prefix);
                 }

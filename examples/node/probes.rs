@@ -22,6 +22,7 @@ pub(crate) fn routes() -> Router<SessionBridge> {
         .route("/probe/slow", post(slow))
         .route("/probe/hold", post(hold))
         .route("/probe/waiting", get(waiting))
+        .route("/probe/tasks", get(tasks))
         .route("/probe/destroy/{session}", post(destroy))
         .route("/probe/cleanup", post(cleanup))
 }
@@ -66,6 +67,11 @@ impl Wait {
 
 async fn waiting() -> Json<usize> {
     Json(WAITING.load(Ordering::SeqCst))
+}
+
+/// Tasks of the process that have not ended.
+async fn tasks() -> Json<usize> {
+    Json(tokio::runtime::Handle::current().metrics().num_alive_tasks())
 }
 
 /// Adds one in the request's own view of the session, long after it was read, and commits at the

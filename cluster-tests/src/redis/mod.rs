@@ -282,6 +282,29 @@ impl Redis {
         }
     }
 
+    /// Waits until this many replicas have all that was written so far.
+    ///
+    /// # Panics
+    /// If that does not come about in time.
+    pub fn is_copied_by(&self, replicas: usize) {
+        let mut begun = None;
+        until("the replicas have all data", LIMIT, || {
+            let info = self.ask(&["INFO", "replication"])?;
+            let figure = |line: &str, name: &str| -> Option<u64> {
+                let figures = line.split([',', ':']);
+                figures.filter_map(|part| part.strip_prefix(name)).next()?.trim().parse().ok()
+            };
+            let offset = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            let wanted = *begun.get_or_insert(offset?.trim().parse::<u64>().ok()?);
+            let followers = info.lines().filter(|line| line.starts_with("slave"));
+            let up_to_date = followers
+                .filter(|line| line.contains("state=online"))
+                .filter_map(|line| figure(line, "offset="))
+                .filter(|offset| *offset >= wanted);
+            (up_to_date.count() >= replicas).then_some(())
+        });
+    }
+
     fn answers(&self) {
         until("Redis answers PING", LIMIT, || {
             let mut connection = Connection::open(&self.address()).ok()?;

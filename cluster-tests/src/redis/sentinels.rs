@@ -46,15 +46,32 @@ impl Sentinels {
         servers.insert(0, primary);
         let sentinels = (0..3).map(|_| Sentinel::start(&port)).collect();
         let all = Self { servers, sentinels };
+        all.works();
+        all
+    }
+
+    /// Waits until a failover would succeed.
+    ///
+    /// # Panics
+    /// If that does not come about in time.
+    pub fn works(&self) {
         until("the sentinels know each other and the replicas", LIMIT, || {
             let ready = |sentinel: &Sentinel| {
                 let info = sentinel.ask(&["INFO", "sentinel"])?;
                 info.contains("status=ok").then_some(())?;
                 info.contains("slaves=2,sentinels=3").then_some(())
             };
-            all.sentinels.iter().all(|sentinel| ready(sentinel).is_some()).then_some(())
+            self.sentinels.iter().all(|sentinel| ready(sentinel).is_some()).then_some(())
         });
-        all
+    }
+
+    /// Where the primary is in [`servers`](Self::servers), if one of them says that it is.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn primary(&self) -> Option<usize> {
+        let leads = |server: &Redis| server.ask(&["ROLE"]).is_some_and(|r| r.starts_with("master"));
+        self.servers.iter().position(leads)
     }
 
     /// Such as `redis-sentinel://app:secret@127.0.0.1:26379?sentinelServiceName=main`. User and

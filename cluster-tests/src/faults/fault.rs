@@ -1,0 +1,221 @@
+//! What is done to nodes, the network and Redis.
+
+use std::time::{Duration, Instant};
+
+use super::ground::{Ground, Kind};
+
+/// One kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // each has a name
+pub enum Fault {
+    NodeKilled,
+    NodeFrozen,
+    ConnectionsCut,
+    HalfOpen,
+    Stalled,
+    Refused,
+    Slow,
+    RedisKilled,
+    RedisFrozen,
+    SubscriptionsKilled,
+    ScriptsForgotten,
+    RedisEmptied,
+    Flushed,
+    Swapped,
+    SentinelFailover,
+    ClusterFailover,
+}
+
+/// How long nodes lend a session.
+pub(super) const LEASE: &str = "2s";
+
+impl Fault {
+    /// All there are.
+    pub const ALL: [Self; 16] = [
+        Self::NodeKilled,
+        Self::NodeFrozen,
+        Self::ConnectionsCut,
+        Self::HalfOpen,
+        Self::Stalled,
+        Self::Refused,
+        Self::Slow,
+        Self::RedisKilled,
+        Self::RedisFrozen,
+        Self::SubscriptionsKilled,
+        Self::ScriptsForgotten,
+        Self::RedisEmptied,
+        Self::Flushed,
+        Self::Swapped,
+        Self::SentinelFailover,
+        Self::ClusterFailover,
+    ];
+
+    /// Those that one Redis survives with its data.
+    pub const SURVIVED: [Self; 11] = [
+        Self::NodeKilled,
+        Self::NodeFrozen,
+        Self::ConnectionsCut,
+        Self::HalfOpen,
+        Self::Stalled,
+        Self::Refused,
+        Self::Slow,
+        Self::RedisKilled,
+        Self::RedisFrozen,
+        Self::SubscriptionsKilled,
+        Self::ScriptsForgotten,
+    ];
+
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NodeKilled => "a node killed (`kill -9`) while it holds a lease, started again",
+            Self::NodeFrozen => "a node frozen for longer than the lease that it holds, thawed",
+            Self::ConnectionsCut => "a node's connections to Redis cut",
+            Self::HalfOpen => "a node's connections to Redis half open",
+            Self::Stalled => "nothing gets through between a node and Redis, for a while",
+            Self::Refused => "a node's connections cut and new ones refused, for a while",
+            Self::Slow => "each way to Redis takes 30 ms, for a while",
+            Self::RedisKilled => "Redis killed, started again with its data",
+            Self::RedisFrozen => "Redis frozen for a while",
+            Self::SubscriptionsKilled => "`CLIENT KILL TYPE pubsub`",
+            Self::ScriptsForgotten => "`SCRIPT FLUSH`",
+            Self::RedisEmptied => "Redis killed, started again without its data",
+            Self::Flushed => "`FLUSHALL`",
+            Self::Swapped => "`SWAPDB` with an empty database",
+            Self::SentinelFailover => "the primary behind sentinels killed: a replica takes over",
+            Self::ClusterFailover => "a primary of a Redis Cluster killed: its replica takes over",
+        }
+    }
+
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::RedisEmptied | Self::Flushed | Self::Swapped => Kind::Forgetful,
+            Self::SentinelFailover => Kind::Sentinels,
+            Self::ClusterFailover => Kind::Slots,
+            _ => Kind::Kept,
+        }
+    }
+
+    /// Whether Redis loses all sessions by it.
+    pub const fn loses_data(self) -> bool {
+        matches!(self, Self::RedisEmptied | Self::Flushed | Self::Swapped)
+    }
+
+    /// Whether no node can notice it before it compares its sockets with Redis.
+    pub const fn is_silent(self) -> bool {
+        matches!(self, Self::Flushed | Self::Swapped)
+    }
+
+    /// Whether another server takes over.
+    pub(super) const fn fails_over(self) -> bool {
+        matches!(self, Self::SentinelFailover | Self::ClusterFailover)
+    }
+
+    /// The audit interval of the nodes: so long for what is noticed that no audit helps.
+    pub(super) const fn audit(self) -> &'static str {
+        if self.is_silent() { "5s" } else { "10m" }
+    }
+
+    /// How long after the later of its session's end and the fault's end a socket is told.
+    pub const fn bound(self) -> Duration {
+        // The audit interval, and as much again for the comparison on a busy machine.
+        if self.is_silent() { Duration::from_secs(10) } else { Duration::from_secs(20) }
+    }
+
+    /// Whether a node holds a lease when it happens.
+    pub(super) const fn needs_a_lease(self) -> bool {
+        matches!(self, Self::NodeKilled | Self::NodeFrozen)
+    }
+
+    /// One fault, from its begin to its end; `for_a_while` is how long it lasts, if it does, and
+    /// `meanwhile` runs as soon as it has begun. Returns the end: of what needs no end, the
+    /// begin.
+    ///
+    /// # Panics
+    /// If it can't be done.
+    pub fn strike(
+        self,
+        ground: &mut Ground,
+        at: usize,
+        for_a_while: Duration,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Instant {
+        let begun = Instant::now();
+        let lasts = |begin: &dyn Fn(), end: &dyn Fn(), meanwhile: &mut dyn FnMut()| {
+            begin();
+            meanwhile();
+            std::thread::sleep(for_a_while.saturating_sub(begun.elapsed()));
+            end();
+            Instant::now()
+        };
+        let at_once = |meanwhile: &mut dyn FnMut()| {
+            let end = Instant::now();
+            meanwhile();
+            end
+        };
+        let net = |ground: &Ground, fault: &dyn Fn(&crate::Proxy), meanwhile: &mut dyn FnMut()| {
+            let proxy = &ground.proxies[at];
+            lasts(&|| fault(proxy), &|| proxy.heal(), meanwhile)
+        };
+        match self {
+            Self::NodeKilled => {
+                ground.cluster[at].kill();
+                let killed = Instant::now();
+                ground.restart_node(at);
+                meanwhile();
+                killed
+            }
+            Self::NodeFrozen => {
+                let node = &ground.cluster[at];
+                lasts(&|| node.freeze(), &|| node.thaw(), meanwhile)
+            }
+            Self::ConnectionsCut => {
+                ground.proxies[at].cut();
+                at_once(meanwhile)
+            }
+            Self::HalfOpen => {
+                ground.proxies[at].half_open();
+                at_once(meanwhile)
+            }
+            Self::Stalled => net(ground, &crate::Proxy::stall, meanwhile),
+            Self::Refused => net(ground, &crate::Proxy::refuse, meanwhile),
+            Self::Slow => net(ground, &|proxy| proxy.delay(Duration::from_millis(30)), meanwhile),
+            Self::RedisKilled | Self::RedisEmptied => {
+                ground.redis_mut().kill();
+                ground.redis_mut().start_again();
+                at_once(meanwhile)
+            }
+            Self::RedisFrozen => {
+                let redis = ground.redis();
+                lasts(&|| redis.pause(), &|| redis.resume(), meanwhile)
+            }
+            Self::SubscriptionsKilled => {
+                ground.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+                at_once(meanwhile)
+            }
+            Self::ScriptsForgotten => {
+                ground.redis().cli(&["SCRIPT", "FLUSH"]);
+                at_once(meanwhile)
+            }
+            Self::Flushed => {
+                ground.redis().cli(&["FLUSHALL"]);
+                at_once(meanwhile)
+            }
+            Self::Swapped => {
+                // What an earlier swap left must not come back.
+                ground.redis().cli(&["EVAL", SWAP, "0"]);
+                at_once(meanwhile)
+            }
+            Self::SentinelFailover | Self::ClusterFailover => {
+                ground.kill_primary(at);
+                meanwhile();
+                ground.is_taken_over();
+                Instant::now()
+            }
+        }
+    }
+}
+
+/// In one step: nothing is written in between.
+const SWAP: &str = "redis.call('SELECT', 1) redis.call('FLUSHDB') redis.call('SELECT', 0) \
+    return redis.call('SWAPDB', 0, 1)";

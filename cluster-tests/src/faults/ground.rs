@@ -1,0 +1,214 @@
+//! Three nodes, what they stand on, and what listens to them.
+
+use std::time::Duration;
+
+use crate::cluster::{Cluster, PREFIX};
+use crate::journal::{Journal, Told};
+use crate::proxy::Proxy;
+use crate::redis::{Redis, RedisCluster, RedisOptions, Sentinels};
+use crate::wait::until;
+
+/// Changing the primary has to be over by then.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Nodes on each ground.
+pub(super) const NODES: usize = 3;
+
+/// Which Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One whose data survives.
+    Kept,
+    /// One whose data is gone after a restart.
+    Forgetful,
+    /// A primary and two replicas behind sentinels.
+    Sentinels,
+    /// Three primaries with a replica each.
+    Slots,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
+    One(Redis),
+    Sentinels(Sentinels),
+    Slots(RedisCluster),
+}
+
+/// Three nodes on a Redis of their own. If it is a single one, a proxy is in front of it for each
+/// node.
+#[derive(Debug)]
+pub struct Ground {
+    pub(super) place: Place,
+    /// The nodes.
+    pub cluster: Cluster,
+    pub(super) proxies: Vec<Proxy>,
+    journals: Vec<Journal>,
+    /// What nodes told before they were killed.
+    past: Vec<Vec<Told>>,
+    /// A server that was killed and has not come back.
+    pub(super) away: Option<usize>,
+}
+
+impl Ground {
+    /// Starts them on one Redis whose data survives, with these flags.
+    ///
+    /// # Panics
+    /// If anything does not start.
+    pub fn kept(flags: &[&str]) -> Self {
+        Self::start(Kind::Kept, flags)
+    }
+
+    pub(super) fn start(kind: Kind, flags: &[&str]) -> Self {
+        let place = match kind {
+            Kind::Kept => Place::One(RedisOptions::new().durable().start()),
+            Kind::Forgetful => Place::One(Redis::start()),
+            Kind::Sentinels => Place::Sentinels(Sentinels::start()),
+            Kind::Slots => Place::Slots(RedisCluster::start()),
+        };
+        let proxies: Vec<Proxy> = match &place {
+            Place::One(redis) => (0..NODES).map(|_| Proxy::start(&redis.address())).collect(),
+            Place::Sentinels(_) | Place::Slots(_) => Vec::new(),
+        };
+        let urls = match &place {
+            Place::One(_) => proxies.iter().map(Proxy::redis_url).collect(),
+            Place::Sentinels(redis) => vec![redis.url(); NODES],
+            Place::Slots(redis) => vec![redis.url(); NODES],
+        };
+        let cluster = Cluster::start_at(&urls, flags);
+        let journals = cluster.nodes().iter().map(Journal::follow).collect();
+        Self { place, cluster, proxies, journals, past: Vec::new(), away: None }
+    }
+
+    /// The one Redis.
+    ///
+    /// # Panics
+    /// If there are several.
+    pub fn redis(&self) -> &Redis {
+        match &self.place {
+            Place::One(redis) => redis,
+            Place::Sentinels(_) | Place::Slots(_) => panic!("there are several servers"),
+        }
+    }
+
+    pub(super) fn redis_mut(&mut self) -> &mut Redis {
+        match &mut self.place {
+            Place::One(redis) => redis,
+            Place::Sentinels(_) | Place::Slots(_) => panic!("there are several servers"),
+        }
+    }
+
+    /// What each node tells.
+    pub fn journals(&self) -> &[Journal] {
+        &self.journals
+    }
+
+    /// Closes the journals: each is a request that its node serves.
+    pub fn stop_listening(&mut self) {
+        self.past.extend(self.journals.drain(..).map(|journal| journal.told()));
+    }
+
+    /// Ends of sessions that a node told more than once.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn told_twice(&self) -> Vec<String> {
+        let now = self.journals.iter().map(Journal::told);
+        let all = self.past.iter().cloned().chain(now);
+        let mut problems = Vec::new();
+        for told in all {
+            let mut ends = std::collections::HashMap::<&str, usize>::new();
+            let ended = told.iter().filter(|event| event.reason().is_some());
+            ended.filter_map(Told::session).for_each(|id| *ends.entry(id).or_default() += 1);
+            let twice = ends.into_iter().filter(|(_, times)| *times > 1);
+            problems.extend(twice.map(|(id, times)| format!("a node told {id} {times} times")));
+        }
+        problems
+    }
+
+    /// Whether somebody holds the lease of this client's session.
+    pub(super) fn is_held(&self, client: &str) -> bool {
+        self.redis().ask(&["EXISTS", &format!("{PREFIX}:{{{client}}}:l")]).as_deref() == Some("1")
+    }
+
+    pub(super) fn restart_node(&mut self, at: usize) {
+        self.cluster[at].start_again();
+        let journal = Journal::follow(&self.cluster[at]);
+        self.past.push(std::mem::replace(&mut self.journals[at], journal).told());
+    }
+
+    /// Waits until replicas have all that was acknowledged.
+    pub(super) fn is_copied(&self) {
+        match &self.place {
+            Place::One(_) => {}
+            Place::Sentinels(redis) => {
+                let primary = redis.primary().expect("one of them is the primary");
+                redis.servers()[primary].is_copied_by(2);
+            }
+            Place::Slots(redis) => {
+                (0..3).for_each(|pair| redis.servers()[leads(redis, pair)].is_copied_by(1));
+            }
+        }
+    }
+
+    /// Kills a primary, unless that is done already.
+    pub(super) fn kill_primary(&mut self, pair: usize) {
+        if self.away.is_some() {
+            return;
+        }
+        let victim = match &self.place {
+            Place::One(_) => panic!("nobody could take over"),
+            Place::Sentinels(redis) => redis.primary().expect("one of them is the primary"),
+            Place::Slots(redis) => leads(redis, pair),
+        };
+        self.server(victim).kill();
+        self.away = Some(victim);
+    }
+
+    fn server(&mut self, at: usize) -> &mut Redis {
+        match &mut self.place {
+            Place::One(redis) => redis,
+            Place::Sentinels(redis) => redis.server(at),
+            Place::Slots(redis) => redis.server(at),
+        }
+    }
+
+    /// Waits until another server has taken over.
+    pub(super) fn is_taken_over(&self) {
+        let Some(victim) = self.away else { return };
+        match &self.place {
+            Place::One(_) => {}
+            Place::Sentinels(redis) => {
+                until("a replica takes over", LIMIT, || redis.primary().map(drop));
+            }
+            Place::Slots(redis) => {
+                let heir = &redis.servers()[(victim + 3) % 6];
+                until("the replica takes over", LIMIT, || {
+                    heir.ask(&["ROLE"])?.starts_with("master").then_some(())
+                });
+                redis.works();
+            }
+        }
+    }
+
+    /// Starts the primary that was killed again, as a replica, if there is one.
+    pub(super) fn is_whole(&mut self) {
+        let Some(victim) = self.away.take() else { return };
+        let server = self.server(victim);
+        server.start_again();
+        until("it follows the other one", LIMIT, || {
+            server.ask(&["ROLE"])?.starts_with("slave").then_some(())
+        });
+        match &self.place {
+            Place::One(_) => {}
+            Place::Sentinels(redis) => redis.works(),
+            Place::Slots(redis) => redis.works(),
+        }
+    }
+}
+
+/// Which of a pair is the primary.
+fn leads(redis: &RedisCluster, pair: usize) -> usize {
+    let leads = |at: &usize| {
+        redis.servers()[*at].ask(&["ROLE"]).is_some_and(|role| role.starts_with("master"))
+    };
+    [pair, pair + 3].into_iter().find(leads).expect("one of the pair is the primary")
+}
