@@ -65,16 +65,17 @@ impl Node {
         self.log.lock().unwrap().clone()
     }
 
-    /// The memory that it has now, in bytes.
+    /// The memory of its own that it has now, in bytes: without the program itself.
     ///
     /// # Panics
     /// If it is gone already, or this is not Linux.
     pub fn memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB"));
-        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("RssAnon in kB")
+            * 1024
     }
 
     /// Kills it as a power failure would.

@@ -13,6 +13,9 @@ use cluster_tests::faults::{Fault, Ground, Growth, Told, World};
 const BOUND: Duration = Duration::from_secs(90);
 /// Who left that long ago need not be watched any longer.
 const OLD: Duration = Duration::from_secs(60);
+/// How long a session lives that nobody writes any more: what nodes that were killed left behind
+/// goes then. Under load each is written all the time.
+const LIFE: Duration = Duration::from_secs(45);
 /// Load without faults at first: memory is compared with what is needed then.
 const WARM_UP: Duration = Duration::from_secs(15);
 
@@ -21,7 +24,8 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
     let seconds = std::env::var("FAULT_SECONDS").map_or(60, |text| text.parse().unwrap());
     let mut random = Random::seeded();
     // Its data survives: all that is acknowledged has to be there.
-    let mut ground = Ground::kept(&["--lease", "2s"]);
+    let life = format!("{}s", LIFE.as_secs());
+    let mut ground = Ground::kept(&["--lease", "2s", "--max-age", &life]);
     let mut growth = Growth::idle(&ground);
     let urls: Vec<String> = ground.cluster.urls().into_iter().map(str::to_owned).collect();
     let world = World::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), &mut random);
@@ -62,5 +66,5 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
 
     ground.stop_listening();
     drop(world);
-    growth.is_none(&ground);
+    growth.is_none(&ground, LIFE);
 }

@@ -1,6 +1,6 @@
 //! What nodes and Redis must not keep of a load that is over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ground::Ground;
 use crate::browser::Browser;
@@ -9,8 +9,8 @@ use crate::wait::until;
 
 /// Nodes notice by then that sockets are gone.
 const NOTICED: Duration = Duration::from_secs(60);
-/// How long a session's end can still be named, and as much again for a slow machine.
-const GRACE: Duration = Duration::from_secs(120);
+/// How long a session's end can still be named, and half of that for a slow machine.
+const GRACE: Duration = Duration::from_secs(90);
 /// A request that asks for figures is a task or two itself.
 const ASKING: usize = 4;
 const MEGABYTE: u64 = 1024 * 1024;
@@ -32,6 +32,8 @@ impl Growth {
     /// # Panics
     /// If one does not answer.
     pub fn idle(ground: &Ground) -> Self {
+        let memory: Vec<_> = ground.cluster.nodes().iter().map(crate::Node::memory).collect();
+        println!("idle: {memory:?}");
         let tasks = ground.cluster.urls().into_iter().map(tasks).max();
         Self { tasks: tasks.expect("nodes"), memory: None }
     }
@@ -41,14 +43,17 @@ impl Growth {
     /// # Panics
     /// If one is gone.
     pub fn warm(&mut self, ground: &Ground) {
-        self.memory = ground.cluster.nodes().iter().map(crate::Node::memory).max();
+        let memory: Vec<_> = ground.cluster.nodes().iter().map(crate::Node::memory).collect();
+        println!("under load: {memory:?}");
+        self.memory = memory.into_iter().max();
     }
 
-    /// The load is over, and all sessions and sockets with it: nothing of them is left.
+    /// The load is over, and all sockets and sessions with it: nothing of them is left, a while
+    /// after the life of sessions that nobody knows of, for their beginning was not acknowledged.
     ///
     /// # Panics
     /// If anything is.
-    pub fn is_none(&self, ground: &Ground) {
+    pub fn is_none(&self, ground: &Ground, life: Duration) {
         let most = self.memory.expect("looked at under load") * 5 / 4 + SLACK;
         for node in ground.cluster.nodes() {
             let url = node.url();
@@ -74,7 +79,12 @@ impl Growth {
             keys.retain(|key| !STANDING.iter().any(|name| key.ends_with(name)));
             keys
         };
-        until("no key of a session is left", GRACE, || others().is_empty().then_some(()));
+        let deadline = Instant::now() + 2 * life + GRACE;
+        while Instant::now() < deadline && !others().is_empty() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let left = others();
+        assert!(left.is_empty(), "{} keys are left of the load: {left:#?}", left.len());
     }
 }
 

@@ -11,6 +11,8 @@ use crate::sockets::{Socket, Sockets};
 
 /// A call that a node can't answer now.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A node that still does not answer by then never will.
+const ANSWERS: Duration = Duration::from_secs(60);
 
 /// A client, its session, and a socket at each node that took one.
 #[derive(Debug)]
@@ -115,10 +117,19 @@ impl Guest {
             .collect()
     }
 
-    /// Whether a socket still has the session, though it has ended; of one that does not answer
-    /// any more, nothing.
+    /// Whether a socket still has the session, though it has ended. Nothing of one that is closed,
+    /// or whose node can't say for too long.
     pub(super) fn has_it(&self, socket: &Socket) -> Option<bool> {
-        let answer = socket.begin("session:get", &[]).recv_timeout(PATIENCE).ok()?;
-        Some(answer["error"] != json!("missing-session"))
+        let deadline = Instant::now() + ANSWERS;
+        while socket.connected() && Instant::now() < deadline {
+            let answer = socket.begin("session:get", &[]).recv_timeout(PATIENCE);
+            match answer {
+                Ok(answer) if answer["ok"] == json!(true) => return Some(true),
+                Ok(answer) if answer["error"] == json!("missing-session") => return Some(false),
+                // Redis may be away.
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        None
     }
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::Raised;
 use super::ground::Ground;
 use crate::browser::Browser;
 use crate::wait::until;
 
 /// Between two tries at a node.
-const PAUSE: Duration = Duration::from_millis(30);
+const PAUSE: Duration = Duration::from_millis(100);
 /// All has healed by then, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,26 +24,26 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) fn heal(ground: &Ground, since: Instant) -> Duration {
     let urls = ground.cluster.urls();
     let over = AtomicBool::new(false);
-    let made: Vec<Mutex<Vec<(Browser, String)>>> = urls.iter().map(|_| Mutex::default()).collect();
-    let took = std::thread::scope(|scope| {
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            // Also if nothing heals: the scope waits for the others.
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _over = Over(&over);
+    let made: Vec<Mutex<Vec<String>>> = urls.iter().map(|_| Mutex::default()).collect();
+    std::thread::scope(|scope| {
+        let _over = Raised(&over);
         for (url, made) in urls.iter().zip(&made) {
             let over = &over;
             scope.spawn(move || {
+                let mut browsers = Vec::new();
                 while !over.load(Ordering::Relaxed) {
                     let browser = Browser::new(&[url]);
                     let answer = browser.try_post("/session/inc", &Value::Null).ok();
                     if let Some(id) = answer.as_ref().and_then(|answer| answer.session_id()) {
-                        made.lock().unwrap().push((browser, id.to_owned()));
+                        made.lock().unwrap().push(id.to_owned());
                     }
+                    browsers.push(browser);
                     std::thread::sleep(PAUSE);
+                }
+                // Nothing of it is to stay. What was not acknowledged may be there too.
+                for browser in browsers {
+                    let answer = browser.try_post("/logout", &Value::Null);
+                    assert!(answer.is_ok_and(|answer| answer.status == 200), "{url} serves");
                 }
             });
         }
@@ -50,19 +51,12 @@ pub(super) fn heal(ground: &Ground, since: Instant) -> Duration {
         let mut heard = vec![vec![false; urls.len()]; urls.len()];
         until("all nodes serve and hear each other", LIMIT, || {
             for (made, heard) in made.iter().zip(&mut heard) {
-                let ids: Vec<String> =
-                    made.lock().unwrap().iter().map(|(_, id)| id.clone()).collect();
+                let ids = made.lock().unwrap().clone();
                 for (journal, heard) in ground.journals().iter().zip(heard) {
                     *heard = *heard || ids.iter().any(|id| !journal.of(id).is_empty());
                 }
             }
             heard.iter().flatten().all(|heard| *heard).then(|| since.elapsed())
         })
-    });
-    // Nothing of it is to stay.
-    for (browser, id) in made.into_iter().flat_map(|made| made.into_inner().unwrap()) {
-        let answer = browser.try_post("/logout", &Value::Null);
-        assert!(answer.is_ok_and(|answer| answer.status == 200), "{id} can't be ended");
-    }
-    took
+    })
 }

@@ -22,3 +22,12 @@ pub use row::{Row, table};
 pub use run::measure;
 pub use told::Told;
 pub use world::World;
+
+/// Raises a flag when it is dropped: also by a panic, for which threads would wait for ever.
+struct Raised<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

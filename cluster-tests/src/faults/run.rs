@@ -81,12 +81,12 @@ fn once(
         let mut strike = || fault.strike(ground, at, FOR_A_WHILE, &mut meanwhile);
         if fault.loses_data() { world.with_nobody_coming(strike) } else { strike() }
     });
+    let took = heal(ground, end);
     if fault.loses_data() {
         world.has_left(&leaver, end, true);
         world.all_are_lost(random);
         gone = true;
     }
-    let took = heal(ground, end);
     while !gone {
         gone = world.log_out(&leaver, other);
     }

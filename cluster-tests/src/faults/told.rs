@@ -54,7 +54,7 @@ impl World {
             gone
         };
         for Left { guest, at, sure } in left {
-            let at = if sure { at } else { self.ends(&guest, &mut told) };
+            let at = if sure { at } else { self.ended_at(&guest, at, &mut told) };
             told.ended += 1;
             told.look(&guest, at.max(since) + bound);
             self.seen.lock().unwrap().push(guest);
@@ -62,13 +62,16 @@ impl World {
         told
     }
 
-    /// Of a session that perhaps has ended: ends it. Returns when it has.
-    fn ends(&self, guest: &Arc<Guest>, told: &mut Told) -> Instant {
+    /// When a session ended that perhaps had ended by then; it has now.
+    fn ended_at(&self, guest: &Arc<Guest>, at: Instant, told: &mut Told) -> Instant {
         let alive = until("a node serves", LIMIT, || {
             let answer = guest.browser.at(&self.urls[0]).try_get("/session").ok()?;
             (answer.status == 200).then(|| answer.session_id() == Some(&guest.session))
         });
-        if alive && guest.sockets.iter().any(|socket| !guest.ends(socket).is_empty()) {
+        if !alive {
+            return at;
+        }
+        if guest.sockets.iter().any(|socket| !guest.ends(socket).is_empty()) {
             told.problems.push(format!("{} lives, and its end was told", guest.session));
         }
         until("a session ends", LIMIT, || {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use super::Raised;
 use super::guest::{Guest, count};
 use super::told::Left;
 use crate::ledger::{Came, Ledger};
@@ -61,15 +62,8 @@ impl World {
     /// # Panics
     /// If a caller meets what must not be.
     pub fn load<T>(&self, random: &mut Random, meanwhile: impl FnOnce() -> T) -> T {
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            // Also if `meanwhile` panics: the scope waits for the callers.
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         std::thread::scope(|scope| {
-            let _over = Over(&self.over);
+            let _over = Raised(&self.over);
             for caller in 0..SEATS * CALLERS {
                 let mut random = random.part();
                 scope.spawn(move || {
@@ -185,14 +179,14 @@ impl World {
         sure
     }
 
-    /// The sessions of all seats are gone since then, whoever took them.
+    /// The sessions of all seats are gone, but for those that began a moment ago.
     ///
     /// # Panics
     /// If the nodes do not serve in time.
     pub fn all_are_lost(&self, random: &mut Random) {
         for seat in 0..SEATS {
             let guest = self.seats[seat].lock().unwrap().clone();
-            self.leaves(seat, &guest, true, random);
+            self.leaves(seat, &guest, false, random);
         }
     }
 
