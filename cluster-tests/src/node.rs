@@ -1,6 +1,6 @@
 //! A node: one process of the example.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -132,7 +132,8 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the node {} said:\n{}", self.url, self.log());
+            // Standard error may be full; a panic here would end the process.
+            let _ = writeln!(std::io::stderr(), "the node {} said:\n{}", self.url, self.log());
         }
     }
 }

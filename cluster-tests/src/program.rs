@@ -1,6 +1,6 @@
 //! Any program that says when it is ready.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,8 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("{} said:\n{}", self.name, self.log());
+            // Standard error may be full; a panic here would end the process.
+            let _ = writeln!(std::io::stderr(), "{} said:\n{}", self.name, self.log());
         }
     }
 }

@@ -11,8 +11,8 @@ use cluster_tests::faults::{Fault, Ground, Growth, Told, World};
 
 /// Longer than the time between two audits, with faults in between.
 const BOUND: Duration = Duration::from_secs(90);
-/// Who left that long ago need not be watched any longer.
-const OLD: Duration = Duration::from_secs(60);
+/// Who left that long ago is looked at, before more nodes are killed and with them the sockets.
+const OLD: Duration = Duration::from_secs(5);
 /// How long a session lives that nobody writes any more: what nodes that were killed left behind
 /// goes then. Under load each is written all the time.
 const LIFE: Duration = Duration::from_secs(45);

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(90);
 const ASKING: usize = 4;
 const MEGABYTE: u64 = 1024 * 1024;
 /// Memory may be in pieces, and each thread keeps some.
-const SLACK: u64 = 12 * MEGABYTE;
+const SLACK: u64 = 8 * MEGABYTE;
 /// Keys that are there as long as a node is.
 const STANDING: [&str; 3] = ["{nodes}:h", "{nodes}:z", "{sweep}:by"];
 
@@ -54,7 +54,7 @@ impl Growth {
     /// # Panics
     /// If anything is.
     pub fn is_none(&self, ground: &Ground, life: Duration) {
-        let most = self.memory.expect("looked at under load") * 5 / 4 + SLACK;
+        let most = self.memory.expect("looked at under load") * 9 / 8 + SLACK;
         for node in ground.cluster.nodes() {
             let url = node.url();
             let tables = || {
