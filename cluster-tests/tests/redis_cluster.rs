@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cluster_tests::{Cluster, Node, RedisCluster, Sockets, run_js, until};
+use cluster_tests::{Cluster, Node, Redis, RedisCluster, Sockets, run_js, until};
 use support::person::{FOUND, HEALS, Person};
 
 /// People until each of the first three servers has the session of one.
@@ -35,11 +35,14 @@ fn three_nodes_share_sessions_in_a_cluster_and_hear_of_keys_on_every_primary() {
     run_js("http.mjs", &cluster.urls());
     run_js("events.mjs", &cluster.urls());
     listens_once(&redis, &[0, 1, 2]);
-    // Connections are lost, servers are not.
-    for server in redis.servers() {
-        server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    }
+    // Connections are lost, servers are not: all at once, and those to one server.
+    let lose = |server: &Redis| server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    redis.servers().iter().for_each(|server| drop(lose(server)));
     listens_once(&redis, &[0, 1, 2]);
+    for primary in 0..3 {
+        lose(&redis.servers()[primary]);
+        listens_once(&redis, &[0, 1, 2]);
+    }
     for person in people_everywhere(&redis, &cluster, &Sockets::start()) {
         person.is_told_once_of_each_change();
         let owner = &redis.servers()[redis.primary_of(&person.key("s"))];

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(90);
 const ASKING: usize = 4;
 const MEGABYTE: u64 = 1024 * 1024;
 /// Memory may be in pieces, and each thread keeps some.
-const SLACK: u64 = 8 * MEGABYTE;
+const SLACK: u64 = 6 * MEGABYTE;
 /// Keys that are there as long as a node is.
 const STANDING: [&str; 3] = ["{nodes}:h", "{nodes}:z", "{sweep}:by"];
 
@@ -62,7 +62,6 @@ impl Growth {
                 let tables = stats["tables"].as_object().expect("tables").clone();
                 let sizes = tables.values().map(|size| size.as_u64().expect("a number"));
                 let all = sizes.sum::<u64>() + stats["sockets"].as_u64().expect("a number");
-                println!("{url}: {tables:?}");
                 (all == 0).then_some(())
             };
             until("the tables are empty", NOTICED, tables);
