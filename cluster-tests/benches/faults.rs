@@ -3,7 +3,8 @@
 //! Run it: cargo bench -p cluster-tests --bench faults -- 10
 //!
 //! The number is how often each fault is done; after it come parts of the names of faults, if not
-//! all are wanted. Fails if anything is lost, told late or twice, or left behind.
+//! all are wanted. `--profile dev` before the `--` spares a build with optimization. Fails if
+//! anything is lost, told late or twice, or left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark fails by panicking
 
 use std::process::Command;
@@ -37,7 +38,8 @@ fn main() {
 fn build_nodes() {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--package", "axum-io-session", "--all-features", "--example", "node"])
+        // With the features of the tests, for which it need not be built again.
+        .args(["build", "--workspace", "--all-features", "--example", "node"])
         .args(["--profile", profile])
         .status();
     assert!(built.is_ok_and(|status| status.success()), "the example node can't be built");

@@ -118,7 +118,8 @@ impl Fault {
 
     /// How long after the later of its session's end and the fault's end a socket is told.
     pub const fn bound(self) -> Duration {
-        // The audit interval, and as much again for the comparison on a busy machine.
+        // Silent: the audit interval, and as much again for a busy machine. Half-open connections
+        // are noticed within 6 seconds, all others sooner.
         if self.is_silent() { Duration::from_secs(10) } else { Duration::from_secs(20) }
     }
 
@@ -128,7 +129,7 @@ impl Fault {
     }
 
     /// One fault, from its begin to its end; `for_a_while` is how long it lasts, if it does, and
-    /// `meanwhile` runs as soon as it has begun. Returns the end: of what needs no end, the
+    /// `meanwhile` runs as soon as it has begun. Returns the end; of what ends by itself, the
     /// begin.
     ///
     /// # Panics

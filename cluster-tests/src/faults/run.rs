@@ -87,8 +87,8 @@ fn once(
         world.all_are_lost(random);
         gone = true;
     }
-    while !gone {
-        gone = world.log_out(&leaver, other);
+    if !gone {
+        until("a logout is acknowledged", LIMIT, || world.log_out(&leaver, other).then_some(()));
     }
     told.add(world.settle(end, fault.bound(), Duration::ZERO));
     ground.is_whole();
