@@ -38,7 +38,6 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     builder
         .with_performance_config(|performance| {
             performance.default_command_timeout = timeout;
-            performance.broadcast_channel_capacity = MESSAGES;
         })
         .with_connection_config(|connection| {
             connection.connection_timeout = timeout;
@@ -57,6 +56,10 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
         // For ever: a node heals by itself.
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
     let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
+    // The others have nothing to hear, and each has a dozen channels of this size.
+    builder.with_performance_config(|performance| {
+        performance.broadcast_channel_capacity = MESSAGES;
+    });
     let listener = builder.build().map_err(|e| failed("connect", e))?;
     let replicated = match redis.replicas {
         Some(wanted) => {
