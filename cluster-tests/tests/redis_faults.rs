@@ -337,7 +337,7 @@ fn a_flood_of_foreign_notifications_hides_no_end_from_a_slow_node() {
     let sessions: Vec<_> = (0..5).map(|_| with_sockets(&cluster, &sockets)).collect();
     cluster[2].freeze();
     let mut connection = redis.connect();
-    // More than a node keeps for later.
+    // All of it comes at once when the node goes on.
     let script = "for i = 1, 2000 do \
         local key = string.format('%s:{%024d}:s', ARGV[1], ARGV[2] * 2000 + i) \
         redis.call('SET', key, 'x') redis.call('DEL', key) end return 1";
