@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use axum_io_session::ClientId;
+use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
+use axum_io_session::backend::{Backend, BackendConfig, Commit, Create, Created};
+use axum_io_session::session::{MaxAge, SessionData};
 use cluster_tests::{Cluster, Journal, PREFIX, Redis, Sockets, until};
 use serde_json::json;
 
@@ -74,4 +78,37 @@ fn what_is_deleted_while_the_node_that_listens_is_frozen_is_found_by_the_next_on
         cluster[frozen].thaw();
     }
     assert!(turns > 0, "the node that listened was frozen in one of the rounds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_ends_outlives_a_session_that_was_renewed() {
+    let redis = Redis::start();
+    let place = RedisConfig::new(redis.url()).prefix(PREFIX);
+    let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
+    let client = ClientId::generate();
+    let mut data = SessionData::new();
+    data.insert("name", "somebody").unwrap();
+    let max_age = MaxAge::After(Duration::from_secs(1));
+    let create = Create { client, data: data.clone(), max_age, since: Duration::ZERO };
+    let Created::New(record) = backend.create(create).await.unwrap() else { panic!("a new one") };
+    // The list thinks that it ends in a second, and is told otherwise only by looking.
+    let commit = Commit {
+        client,
+        generation: record.generation,
+        version: None,
+        data,
+        max_age: MaxAge::Default,
+        lease: None,
+        release: false,
+        rotate: false,
+    };
+    backend.commit(commit).await.unwrap();
+    let list = format!("{PREFIX}:{{sweep}}:due");
+    let score = || redis.ask(&["ZSCORE", &list, client.as_str()])?.parse::<f64>().ok();
+    let before = score().unwrap();
+    until("the sweep puts it off", LIMIT, || score().filter(|now| *now > before));
+    let left = |key: &str| redis.cli(&["PTTL", key]).trim().parse::<i64>().unwrap();
+    let record = left(&format!("{PREFIX}:{{{}}}:s", client.as_str()));
+    assert!(left(&list) > record && record > 3_000_000, "{} {record}", left(&list));
+    backend.shutdown().await;
 }

@@ -15,7 +15,7 @@ use super::announce;
 use super::records::Only;
 use super::reply::Reply;
 use super::scripts;
-use super::shared::{Shared, millis};
+use super::shared::{GRACE, Shared, millis};
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, SessionId};
 
@@ -179,6 +179,7 @@ impl Shared {
             self.keys.prefix().into(),
             self.keys.announcements().into(),
             self.config.node.as_str().into(),
+            millis(GRACE).into(),
             PAGE.into(),
             self.instance.as_str().into(),
             millis(turn.unwrap_or_default()).into(),

@@ -1,4 +1,4 @@
--- Says when to look at clients' sessions. The list lives as long as its last entry.
+-- Says when to look at clients' sessions.
 -- KEYS: due. ARGV: grace, then for each: "LT" (only if earlier than what is there) or "", cid,
 -- milliseconds from now.
 -- Returns {1}.
@@ -13,8 +13,5 @@ for i = 2, #ARGV, 3 do
   end
   last = math.max(last, inside)
 end
-local keep = last + tonumber(ARGV[1])
-if redis.call('PTTL', KEYS[1]) < keep then
-  redis.call('PEXPIRE', KEYS[1], keep)
-end
+keep(KEYS[1], last + tonumber(ARGV[1]))
 return { 1 }

@@ -90,6 +90,13 @@ local function write(s, m, r, grace)
   redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', r.ttl + grace)
 end
 
+-- The list of who is to be looked at lives as long as its last entry.
+local function keep(due, life)
+  if redis.call('PTTL', due) < life then
+    redis.call('PEXPIRE', due, life)
+  end
+end
+
 -- Takes the turn to sweep, for so many milliseconds, or returns when to ask again: the first that
 -- asks during a turn when it ends, each further one after twice as many turns as the one before.
 -- So the end of a turn is noticed at once, and a hundred nodes ask hardly more often than three.
