@@ -9,6 +9,7 @@ check("a created session is told as new, a changed one as changed", async ({ bro
   const tab = await b.open();
   const { sessionId, node } = (await b.post("/session/inc")).json;
   const later = (await b.post("/session/inc")).json.node;
+  await tab.message("session:set", 1);
   assert.deepEqual(await tab.settled(), [
     { name: "session:set", sessionId, node, isNew: true, isInit: true },
     { name: "session:set", sessionId, node: later, isNew: false, isInit: false },
@@ -23,11 +24,15 @@ check("each change reaches all tabs once, the writer's too, when it can be read"
     readable = b.get().then(({ json }) => assert.equal(json.session.n, 2));
   });
   await tabs[0].ok("session:inc");
-  for (const tab of tabs) assert.deepEqual(names(await tab.settled()), ["session:set"]);
+  for (const tab of tabs) {
+    await tab.message("session:set");
+    assert.deepEqual(names(await tab.settled()), ["session:set"]);
+  }
   await readable;
   await b.post("/session/merge", { x: 1 });
   await tabs[2].ok("session:destroy");
   for (const tab of tabs) {
+    await tab.message("session:destroy");
     assert.deepEqual(names(await tab.settled()), ["session:set", "session:set", "session:destroy"]);
   }
 });
@@ -64,6 +69,7 @@ check("messages of one session come in the order of the changes", async ({ seede
   await b.post("/session/regenerate");
   await b.post("/logout");
   const expected = [...Array(11).fill("session:set"), "session:destroy"];
+  await reader.message("session:destroy", since);
   assert.deepEqual(names(await reader.settled(since)), expected);
 });
 
@@ -71,7 +77,10 @@ check("ending a session twice tells once", async ({ seeded }) => {
   const b = await seeded();
   const [one, two] = [await b.open(), await b.open()];
   await Promise.all([one.call("session:destroy"), two.call("session:destroy"), b.clone().post("/logout")]);
-  for (const tab of [one, two]) assert.deepEqual(names(await tab.settled()), ["session:destroy"]);
+  for (const tab of [one, two]) {
+    await tab.message("session:destroy");
+    assert.deepEqual(names(await tab.settled()), ["session:destroy"]);
+  }
 });
 
 await run();
