@@ -149,8 +149,10 @@ impl SessionStore for Broken {
             })
             .filter(|entry| after.is_none_or(|after| entry.id > *after))
             .collect();
-        if self.fault != "list unordered" {
-            entries.sort_by_key(|entry| entry.id);
+        entries.sort_by_key(|entry| entry.id);
+        if self.fault == "list unordered" {
+            // Not left as it comes: by chance that is in order.
+            entries.reverse();
         }
         entries.truncate(if self.fault == "list all" { usize::MAX } else { limit });
         Ok(Some(entries))
