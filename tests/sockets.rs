@@ -19,6 +19,7 @@ use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, Data, SocketRef};
 use socketioxide::handler::ConnectHandler as _;
 use support::app::app;
+use support::faulty::Faulty;
 use support::http::Browser;
 use support::probe::ProbeStore;
 use support::sio::{Client, serve};
@@ -196,6 +197,33 @@ async fn a_socket_follows_its_client_through_login_rotation_and_logout() {
     // The next login is seen by the same socket.
     browser.post(&world.app, "/merge", r#"{"n":10}"#).await;
     assert_eq!(socket.call("inc", Value::Null).await, json!({"ok": 11}));
+}
+
+#[tokio::test]
+async fn a_socket_is_not_told_of_changes_that_it_could_read_when_it_came() {
+    let builder = SessionBridge::builder().keys([KEY]).node_id("n");
+    let slow = builder.backend(async |config| Ok(Faulty::make("tells late", config)));
+    let world = world(slow.build().await.unwrap()).await;
+    let mut browser = Browser::new();
+    browser.get(&world.app, "/plain").await;
+    let mut early = world.open(&browser).await;
+    browser.post(&world.app, "/merge", r#"{"n":1}"#).await;
+    let mut late = world.open(&browser).await;
+    assert_eq!(late.call("inc", Value::Null).await, json!({"ok": 2}));
+    let id = browser.get(&world.app, "/id").await.body.parse().unwrap();
+    world.bridge.notify_store_set(&id, false).await.unwrap();
+    let told = |new: bool| ("sessionSet".into(), json!({"isNew": new, "isInit": new, "node": "n"}));
+    let everything = [told(true), told(false), told(false)];
+    // Its own change and the notice, but not the beginning.
+    for (socket, expected) in [(&mut early, &everything[..]), (&mut late, &everything[1..])] {
+        let mut heard = Vec::new();
+        while heard.len() < expected.len() {
+            let event = socket.event().await;
+            heard.extend(Some(event).filter(|(name, _)| !name.starts_with("handler")));
+        }
+        assert_eq!(heard, expected);
+        assert!(names(&socket.events_before("ids").await).is_empty());
+    }
 }
 
 #[tokio::test]

@@ -169,6 +169,8 @@ pub struct Known {
     pub generation: Generation,
     /// When it was created, on this node's clock.
     pub created: Instant,
+    /// Its version, as far as this node knows.
+    pub version: u64,
 }
 
 /// What every backend has to know of its bridge.
@@ -209,6 +211,9 @@ pub struct BackendEvent {
     pub event: SessionEvent,
     /// The birth mark of the session concerned.
     pub generation: Option<Generation>,
+    /// The version that the session has by this change. `None` for what is no change of it: an end,
+    /// a notice of a change made elsewhere, the first use after a restart.
+    pub version: Option<u64>,
 }
 
 impl BackendEvent {

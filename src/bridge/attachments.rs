@@ -19,6 +19,9 @@ use crate::session::{ClientId, Generation, SessionEvent, SessionId};
 /// Clocks that stamp records count milliseconds, ours does not.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
+/// How long the announcement of a change may be on its way to a node that reads the change at once.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+
 /// Events that a socket's own handler may fall behind.
 const LISTENER_QUEUE: usize = 64;
 
@@ -58,6 +61,9 @@ struct Heard {
     session: Option<(Generation, SessionId)>,
     /// A session that it may not see. The event of an end does not say how old the session was.
     refused: Option<Generation>,
+    /// What it began with, and when. Not kept up to date, and not for ever: a failover may bring
+    /// versions back that were told before.
+    seen: Option<(Generation, u64, Instant)>,
 }
 
 /// A socket of a client.
@@ -83,7 +89,7 @@ impl Attachment {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             client,
             pairing,
-            heard: Mutex::new(Heard { session, refused: None }),
+            heard: Mutex::new(Heard { session, refused: None, seen: None }),
             sink: Box::new(sink),
             listeners: Mutex::new(Vec::new()),
         }
@@ -116,6 +122,19 @@ impl Attachment {
 
     pub(crate) fn admits_known(&self, known: &Known) -> bool {
         self.admits(known.generation, Some(known.created))
+    }
+
+    /// Notes what a socket that comes can read: changes up to here need not be told to it, although
+    /// some may still be on their way to this node.
+    fn begin(&self, known: &Known) {
+        self.heard().seen = Some((known.generation, known.version, Instant::now()));
+    }
+
+    /// Whether the socket could read this change when it came.
+    pub(super) fn saw(&self, generation: Generation, version: u64) -> bool {
+        self.heard().seen.is_some_and(|(session, seen, came)| {
+            session == generation && version <= seen && came.elapsed() < ON_ITS_WAY
+        })
     }
 
     /// The session that the socket knows of.
@@ -255,6 +274,10 @@ impl SessionBridge {
     pub(crate) fn attach_socket(&self, attachment: Attachment) -> AttachmentGuard {
         let attachment = Arc::new(attachment);
         self.inner.attachments.add(attachment.clone());
+        // After that, so that nothing falls in between.
+        if let Some(known) = self.backend().known_session(&attachment.client) {
+            attachment.begin(&known);
+        }
         self.inner.counters.sockets_attached.add(1);
         AttachmentGuard { bridge: self.clone(), attachment }
     }

@@ -153,7 +153,7 @@ impl SessionBridge {
         Some((name, payload))
     }
 
-    /// Those sockets of a client that may see the event's session.
+    /// Those sockets of a client that may see the event's session, and have not seen the change.
     fn admitted(&self, client: &ClientId, event: &BackendEvent) -> Vec<Arc<Attachment>> {
         let mut sockets = self.inner.attachments.of(client);
         let created = self
@@ -162,7 +162,10 @@ impl SessionBridge {
             .filter(|known| Some(known.generation) == event.generation)
             .map(|known| known.created);
         sockets.retain(|attachment| {
-            event.generation.is_none_or(|generation| attachment.admits(generation, created))
+            event.generation.is_none_or(|generation| {
+                attachment.admits(generation, created)
+                    && !event.version.is_some_and(|version| attachment.saw(generation, version))
+            })
         });
         sockets
     }
@@ -250,6 +253,7 @@ impl SessionBridge {
                 let event = BackendEvent {
                     event: SessionEvent::Destroy(end),
                     generation: Some(generation),
+                    version: None,
                 };
                 self.counters().events.add(1);
                 self.counters().ended.add(1);
@@ -266,6 +270,7 @@ impl SessionBridge {
                 let event = BackendEvent {
                     event: SessionEvent::Set(set),
                     generation: Some(known.generation),
+                    version: None,
                 };
                 self.tell(&current, &event, message.as_ref());
             }

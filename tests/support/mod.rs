@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
 pub mod app;
+pub mod faulty;
 pub mod http;
 pub mod probe;
 pub mod sio;

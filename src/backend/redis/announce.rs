@@ -26,6 +26,9 @@ enum Announced<'a> {
         new: bool,
         init: bool,
         node: String,
+        /// Told without a change, so that the version is not new.
+        #[serde(default)]
+        notice: bool,
     },
     Destroy {
         cid: ClientId,
@@ -92,7 +95,7 @@ fn reason(text: &str) -> DestroyReason {
 impl Announcement {
     fn ended(end: SessionDestroy, generation: u64) -> Self {
         let generation = Some(Generation::from_number(generation));
-        let event = BackendEvent { event: SessionEvent::Destroy(end), generation };
+        let event = BackendEvent { event: SessionEvent::Destroy(end), generation, version: None };
         Self { event, version: 0, left: Duration::ZERO }
     }
 }
@@ -100,13 +103,14 @@ impl Announcement {
 /// Reads what was announced; `None` for what is no announcement.
 pub(super) fn read(text: &str) -> Option<Said> {
     let happened = match serde_json::from_str(text).ok()? {
-        Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node } => {
+        Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node, notice } => {
             let mut set = SessionSet::new(cid, sid, new, init, NodeId::new(&node).ok()?);
             set.previous_id = prev;
             let generation = Some(Generation::from_number(number(&r#gen)?));
+            let (event, version) = (SessionEvent::Set(set), number(&v)?);
             vec![Announcement {
-                event: BackendEvent { event: SessionEvent::Set(set), generation },
-                version: number(&v)?,
+                event: BackendEvent { event, generation, version: (!notice).then_some(version) },
+                version,
                 left: Duration::from_millis(number(&left).unwrap_or(0)),
             }]
         }
@@ -127,7 +131,8 @@ pub(super) fn read(text: &str) -> Option<Said> {
         }
         Announced::Cleanup { cleared, node } => {
             let cleanup = Cleanup::new(cleared, NodeId::new(&node).ok()?);
-            let event = BackendEvent { event: SessionEvent::Cleanup(cleanup), generation: None };
+            let event = SessionEvent::Cleanup(cleanup);
+            let event = BackendEvent { event, generation: None, version: None };
             vec![Announcement { event, version: 0, left: Duration::ZERO }]
         }
         Announced::Compare {} => return Some(Said::Compare),

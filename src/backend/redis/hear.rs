@@ -143,7 +143,7 @@ impl Listener {
 impl Shared {
     /// Takes over an announcement and tells this node, unless it was told in another way.
     pub(super) fn hear(&self, announcement: Announcement) {
-        let BackendEvent { event, generation } = &announcement.event;
+        let BackendEvent { event, generation, .. } = &announcement.event;
         match (event, generation) {
             (SessionEvent::Set(set), Some(generation)) => {
                 if self.ended.contains(&set.client_id, *generation) {

@@ -107,6 +107,7 @@ impl Shared {
                     self.tell(BackendEvent {
                         event: SessionEvent::Destroy(end),
                         generation: Some(old.generation),
+                        version: None,
                     });
                 }
             }
@@ -121,6 +122,7 @@ impl Shared {
             self.tell(BackendEvent {
                 event: SessionEvent::Set(set),
                 generation: Some(record.generation),
+                version: Some(record.version),
             });
         }
         Ok(())

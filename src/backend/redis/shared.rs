@@ -111,7 +111,7 @@ impl Shared {
     /// sessions compared with Redis.
     pub(super) fn gap(&self) {
         let gap = SessionEvent::Gap(Gap::new(self.config.node.clone()));
-        self.tell(BackendEvent { event: gap, generation: None });
+        self.tell(BackendEvent { event: gap, generation: None, version: None });
         self.doubt.all();
     }
 

@@ -16,7 +16,7 @@ const AFTER: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 struct Watched {
     count: usize,
-    known: Option<Latest>,
+    known: Option<Known>,
     /// What the sockets here were told last, or saw when they came.
     belief: Option<Belief>,
     /// The newest change that was told without an announcement, which may still come.
@@ -24,12 +24,6 @@ struct Watched {
     /// When to look at the session. Lazy: a write that moves the end only moves this if it comes
     /// earlier; else the look finds a live session and is put off.
     look: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Latest {
-    known: Known,
-    version: u64,
 }
 
 /// The state of a session that sockets go by.
@@ -120,23 +114,21 @@ impl WatchedClients {
     }
 
     pub(super) fn known(&self, client: &ClientId) -> Option<Known> {
-        Some(self.lock().clients.get(client)?.known?.known)
+        self.lock().clients.get(client)?.known
     }
 
     /// Takes over what was read, written or told. What is older than what is known is left out.
     pub(super) fn learn(&self, change: &Change) {
         let state = &mut *self.lock();
         let Some(watched) = state.clients.get_mut(&change.client) else { return };
-        let same = watched.known.filter(|latest| latest.known.generation == change.generation);
-        if same.is_some_and(|latest| latest.version > change.version) {
+        let same = watched.known.filter(|known| known.generation == change.generation);
+        if same.is_some_and(|known| known.version > change.version) {
             return;
         }
-        watched.known = Some(Latest {
-            known: Known {
-                session_id: change.session,
-                generation: change.generation,
-                created: same.map_or(change.created, |latest| latest.known.created),
-            },
+        watched.known = Some(Known {
+            session_id: change.session,
+            generation: change.generation,
+            created: same.map_or(change.created, |known| known.created),
             version: change.version,
         });
         let look = Instant::now() + change.left + AFTER;
@@ -206,7 +198,7 @@ impl WatchedClients {
     pub(super) fn end(&self, client: &ClientId, generation: Option<Generation>) {
         let state = &mut *self.lock();
         let Some(watched) = state.clients.get_mut(client) else { return };
-        let other = |latest: &Latest| generation.is_some_and(|g| g != latest.known.generation);
+        let other = |known: &Known| generation.is_some_and(|g| g != known.generation);
         watched.known = watched.known.filter(other);
         watched.belief = watched.belief.filter(|b| generation.is_some_and(|g| g != b.generation));
         if watched.known.is_none()

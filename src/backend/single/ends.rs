@@ -26,7 +26,7 @@ impl<S: SessionStore> Shared<S> {
         if let Some(record) = self.current(&slot).await?
             && record.session_id == id
         {
-            self.tell_set(&record, is_new, false, None);
+            self.tell_seen(&record, is_new, false);
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ impl<S: SessionStore> Shared<S> {
                 self.end(slot, DestroyReason::Replaced);
             }
             self.map(slot, &winner);
-            self.tell_set(&winner, false, true, None);
+            self.tell_seen(&winner, false, true);
         }
         Ok(Some(winner))
     }
@@ -219,7 +219,7 @@ impl<S: SessionStore> Shared<S> {
             self.end(&slot, DestroyReason::Replaced);
         }
         self.map(&slot, &record);
-        self.tell_set(&record, true, true, None);
+        self.tell_set(&record, true, None);
         Ok(Created::New(record))
     }
 
@@ -258,7 +258,7 @@ impl<S: SessionStore> Shared<S> {
         }
         self.map(&slot, &record);
         let previous = commit.rotate.then_some(old.session_id);
-        self.tell_set(&record, false, commit.rotate, previous);
+        self.tell_set(&record, false, previous);
         if let Some(lease) = commit.lease.filter(|_| commit.release) {
             slot.lease.release(lease, self.config.lease);
         }
@@ -377,22 +377,25 @@ impl<S: SessionStore> Shared<S> {
         }
     }
 
-    fn tell(&self, event: SessionEvent, generation: Option<Generation>) {
+    fn tell(&self, event: SessionEvent, generation: Option<Generation>, version: Option<u64>) {
         // An error says that nobody listens.
-        let _ = self.events.send(BackendEvent { event, generation });
+        let _ = self.events.send(BackendEvent { event, generation, version });
     }
 
-    pub(super) fn tell_set(
-        &self,
-        record: &Record,
-        is_new: bool,
-        is_init: bool,
-        previous: Option<SessionId>,
-    ) {
+    /// Tells what is no new version: a first use, or a notice.
+    pub(super) fn tell_seen(&self, record: &Record, is_new: bool, is_init: bool) {
         let node = self.config.node.clone();
-        let mut event = SessionSet::new(record.client_id, record.session_id, is_new, is_init, node);
+        let event = SessionSet::new(record.client_id, record.session_id, is_new, is_init, node);
+        self.tell(SessionEvent::Set(event), Some(record.generation), None);
+    }
+
+    /// Tells a change.
+    fn tell_set(&self, record: &Record, is_new: bool, previous: Option<SessionId>) {
+        let node = self.config.node.clone();
+        let begins = is_new || previous.is_some();
+        let mut event = SessionSet::new(record.client_id, record.session_id, is_new, begins, node);
         event.previous_id = previous;
-        self.tell(SessionEvent::Set(event), Some(record.generation));
+        self.tell(SessionEvent::Set(event), Some(record.generation), Some(record.version));
     }
 
     pub(super) fn tell_end(
@@ -403,11 +406,12 @@ impl<S: SessionStore> Shared<S> {
         reason: DestroyReason,
     ) {
         let event = SessionDestroy::new(client, id, reason, self.config.node.clone());
-        self.tell(SessionEvent::Destroy(event), generation);
+        self.tell(SessionEvent::Destroy(event), generation, None);
     }
 
     pub(super) fn tell_cleanup(&self, cleared: u64) {
-        self.tell(SessionEvent::Cleanup(Cleanup::new(cleared, self.config.node.clone())), None);
+        let event = Cleanup::new(cleared, self.config.node.clone());
+        self.tell(SessionEvent::Cleanup(event), None, None);
     }
 }
 

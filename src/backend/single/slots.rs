@@ -27,6 +27,7 @@ pub(super) struct Current {
     pub(super) session_id: SessionId,
     pub(super) generation: Generation,
     pub(super) created: Instant,
+    pub(super) version: u64,
     pub(super) deadline: Instant,
     /// The entry of the deadline queue that is this session's; others are stale.
     pub(super) queued: Option<Instant>,
@@ -84,6 +85,7 @@ impl Slots {
                 session_id: current.session_id,
                 generation: current.generation,
                 created: current.created,
+                version: current.version,
             }
         })
     }
@@ -108,6 +110,7 @@ impl Slots {
             generation: record.generation,
             created: same
                 .map_or_else(|| now.checked_sub(record.age).unwrap_or(now), |old| old.created),
+            version: record.version,
             deadline,
             queued: Some(queued.unwrap_or(deadline)),
         });

@@ -5,6 +5,7 @@ local r = read(KEYS[1])
 if not r or r.sid ~= ARGV[4] then
   return { 0 }
 end
+r.notice = true
 r.ttl = redis.call('PTTL', KEYS[1])
 tell_set(ARGV[1], ARGV[2], ARGV[3], r, ARGV[5] == '1')
 return { 1 }

@@ -44,7 +44,7 @@ end
 local function tell_set(channel, node, cid, r, new, previous)
   redis.call('PUBLISH', channel, cjson.encode({
     kind = 'set', cid = cid, gen = r.gen, sid = r.sid, v = r.v, left = r.ttl, prev = previous,
-    new = new, init = new or previous ~= nil, node = node }))
+    new = new, init = new or previous ~= nil, node = node, notice = r.notice }))
 end
 
 -- Tells the end of a session whose record is gone, unless it was told.
