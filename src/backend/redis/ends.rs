@@ -3,13 +3,15 @@
 //! Redis drops a record whose time is over when somebody looks, or much later. So this node looks
 //! at the sessions of its own sockets at their very end, and one of all nodes sweeps the rest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fred::prelude::Value;
+use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::announce;
 use super::records::Only;
@@ -22,8 +24,11 @@ use crate::session::{ClientId, DestroyReason, SessionId};
 /// Entries that one turn of the sweep takes, and sessions that are looked at together.
 const PAGE: i64 = 256;
 /// Pages that are asked for at once while there are more: Redis has the next in hand while the
-/// answer to one is on its way.
-const PAGES: usize = 2;
+/// answer to one is on its way, or its node is busy with what it hears.
+const PAGES: usize = 4;
+/// Ends that are tidied up together, when nothing is due. Nobody waits for it.
+const TIDY: i64 = 128;
+const TIDY_PAUSE: Duration = Duration::from_millis(250);
 /// A node that sweeps has the next turn too, for this long; if it dies another one goes on then.
 const TURN: Duration = Duration::from_secs(1);
 /// What a node has claimed comes up again after this.
@@ -32,38 +37,78 @@ const CLAIM: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(10);
 /// Looks that wait. More than that at once is left to the sweep, and to comparing.
 const LOOKS: usize = 16 * 1024;
+/// How long the sweep has to tell of sessions that expired, and how many of them it is watched for.
+const EXPIRED_LATER: Duration = Duration::from_secs(1);
+const EXPIRED: usize = 4096;
 
 /// Clients whose session may have ended.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    waiting: Mutex<HashMap<ClientId, DestroyReason>>,
+    waiting: Mutex<Waiting>,
     some: Notify,
     /// There were too many at once.
     overflown: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    soon: HashMap<ClientId, DestroyReason>,
+    /// Sessions that expired, and when to look whether that was told.
+    expired: VecDeque<(Instant, ClientId)>,
+}
+
 impl Looks {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, DestroyReason>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add(&self, client: &ClientId, reason: DestroyReason) {
-        let mut waiting = self.lock();
-        if waiting.len() >= LOOKS && !waiting.contains_key(client) {
+        let soon = &mut self.lock().soon;
+        if soon.len() >= LOOKS && !soon.contains_key(client) {
             self.overflown.store(true, Ordering::Relaxed);
         } else {
-            waiting.entry(*client).or_insert(reason);
+            soon.entry(*client).or_insert(reason);
         }
-        drop(waiting);
         self.some.notify_one();
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
+    /// A session expired. The sweep and the timers of sockets tell that by themselves, unless they
+    /// knew of a later end only.
+    pub(super) fn expired(&self, client: &ClientId, is_told: impl Fn(&ClientId) -> bool) {
+        let expired = &mut self.lock().expired;
+        while expired.pop_front_if(|(_, first)| is_told(first)).is_some() {}
+        if expired.is_empty() {
+            self.some.notify_one();
+        }
+        if expired.len() < EXPIRED {
+            expired.push_back((Instant::now() + EXPIRED_LATER, *client));
+        }
     }
 
-    fn take(&self) -> HashMap<ClientId, DestroyReason> {
-        std::mem::take(&mut *self.lock())
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.soon.len() + waiting.expired.len()
+    }
+
+    /// Waits until there is something to look at, and takes it.
+    async fn take(&self) -> HashMap<ClientId, DestroyReason> {
+        let next = self.lock().expired.front().map(|(at, _)| *at);
+        let next = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.some.notified() => tokio::time::sleep(SETTLE).await,
+            () = next => {}
+        }
+        let (mut waiting, now) = (self.lock(), Instant::now());
+        let mut taken = std::mem::take(&mut waiting.soon);
+        while let Some((_, client)) = waiting.expired.pop_front_if(|(at, _)| *at <= now) {
+            taken.entry(client).or_insert(DestroyReason::Expired);
+        }
+        taken
     }
 }
 
@@ -78,6 +123,16 @@ pub(super) enum Found {
     Gone,
     /// It is gone, and only a node that knows it from its sockets could name it.
     Nameless,
+}
+
+/// What a turn of the sweep came to.
+pub(super) struct Swept {
+    /// How long to wait for the next.
+    pause: Duration,
+    /// There may be ends to tidy up.
+    untidy: bool,
+    /// There were many.
+    crowded: bool,
 }
 
 impl Shared {
@@ -173,7 +228,7 @@ impl Shared {
     /// Ends a page of what is due in one step, on a server that has all keys; as the sweep if
     /// `turn` is given.
     async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
-        let mut keys = vec![self.keys.due()];
+        let mut keys = vec![self.keys.due(), self.keys.told()];
         keys.extend(turn.iter().flat_map(|_| self.keys.turn()));
         let arguments: Vec<Value> = vec![
             self.keys.prefix().into(),
@@ -187,29 +242,48 @@ impl Shared {
         self.link.run(&scripts::END_DUE, keys, arguments).await
     }
 
-    /// One turn of the sweep, of so many pages. How long to wait for the next; `None`: there is
-    /// more to do.
-    pub(super) async fn sweep(&self, every: Duration, pages: usize) -> Result<Option<Duration>> {
+    /// One turn of the sweep: all that is due now.
+    pub(super) async fn sweep(&self, every: Duration) -> Result<Swept> {
         let turn = TURN.max(4 * every);
-        let (reply, looked) = if self.link.clustered {
-            self.claim(turn).await?
-        } else {
-            let pages = (0..pages).map(|_| self.end_page(Some(turn)));
-            let mut pages = futures_util::future::try_join_all(pages).await?;
-            let looked = pages.iter().map(|page| page.number(1).unwrap_or(0)).min();
-            (pages.swap_remove(0), looked.unwrap_or(0))
-        };
-        self.sweep_is_ours(reply.status == 1);
-        let until = u64::try_from(reply.number(0).unwrap_or(-1)).ok().map(Duration::from_millis);
-        if reply.status != 1 {
-            // Another node sweeps.
-            return Ok(Some(until.unwrap_or(turn).max(Duration::from_millis(20))));
+        let mut swept = Swept { pause: turn, untidy: false, crowded: false };
+        let mut pages = FuturesUnordered::from_iter([self.page(turn)]);
+        while let Some((reply, looked)) = pages.try_next().await? {
+            let ours = reply.status == 1;
+            self.sweep_is_ours(ours);
+            let until = u64::try_from(reply.number(0).unwrap_or(-1)).ok();
+            let until = until.map(Duration::from_millis);
+            if !ours {
+                // Another node sweeps.
+                let pause = until.unwrap_or(turn).max(Duration::from_millis(20));
+                return Ok(Swept { pause, untidy: !self.link.clustered, ..swept });
+            }
+            let next = until.map_or(every, |next| next.min(every));
+            swept.pause = next.max(Duration::from_millis(1));
+            swept.untidy |= !self.link.clustered && reply.number(2).unwrap_or(0) > 0;
+            if looked >= PAGE {
+                swept.crowded = true;
+                let more = PAGES.saturating_sub(pages.len());
+                pages.extend((0..more).map(|_| self.page(turn)));
+            }
         }
-        if looked >= PAGE {
-            return Ok(None);
+        Ok(swept)
+    }
+
+    /// A page of the sweep, and how many clients it had.
+    async fn page(&self, turn: Duration) -> Result<(Reply, i64)> {
+        if self.link.clustered {
+            return self.claim(turn).await;
         }
-        let next = until.map_or(every, |next| next.min(every));
-        Ok(Some(next.max(Duration::from_millis(1))))
+        let reply = self.end_page(Some(turn)).await?;
+        let looked = reply.number(1).unwrap_or(0);
+        Ok((reply, looked))
+    }
+
+    /// Marks a page of ends that were told together; `true` if there are more.
+    async fn tidy_page(&self) -> Result<bool> {
+        let arguments: Vec<Value> = vec![self.keys.prefix().into(), TIDY.into()];
+        let reply = self.link.run(&scripts::TIDY, vec![self.keys.told()], arguments).await?;
+        Ok(reply.number(0).unwrap_or(0) >= TIDY)
     }
 
     /// A page of the sweep in a cluster: claims it, and ends it session by session.
@@ -249,6 +323,7 @@ impl Shared {
                 break;
             }
         }
+        while !self.link.clustered && self.tidy_page().await? {}
         self.announce(announce::cleanup(cleared, &self.config.node)).await?;
         Ok(cleared)
     }
@@ -256,19 +331,32 @@ impl Shared {
 
 /// Sweeps, for ever.
 pub(super) async fn sweep(shared: Arc<Shared>, every: Duration) {
-    let mut pages = 1;
+    // Who swept before may have left some.
+    let (mut untidy, mut tidied) = (!shared.link.clustered, Instant::now());
     loop {
-        match shared.sweep(every, pages).await {
-            Ok(Some(pause)) => {
-                pages = 1;
-                tokio::time::sleep(pause).await;
-            }
-            Ok(None) => pages = PAGES,
+        let swept = match shared.sweep(every).await {
+            Ok(swept) => swept,
             Err(error) => {
                 tracing::debug!(%error, "the sweep failed and will be tried again");
                 tokio::time::sleep(TURN).await;
+                continue;
             }
+        };
+        untidy |= swept.untidy;
+        if swept.crowded {
+            // Nodes have enough to hear now.
+            tidied = Instant::now();
         }
+        if untidy && shared.sweeps() && tidied.elapsed() >= TIDY_PAUSE {
+            match shared.tidy_page().await {
+                // The next page, and whatever has ended meanwhile before it.
+                Ok(true) => continue,
+                Ok(false) => untidy = false,
+                Err(error) => tracing::debug!(%error, "ends were not tidied up and will be"),
+            }
+            tidied = Instant::now();
+        }
+        tokio::time::sleep(swept.pause).await;
     }
 }
 
@@ -311,17 +399,12 @@ pub(super) async fn end_own(shared: Arc<Shared>) {
 /// Looks at what was said to have ended, for ever.
 pub(super) async fn look_around(shared: Arc<Shared>) {
     loop {
-        shared.looks.some.notified().await;
-        tokio::time::sleep(SETTLE).await;
+        let taken = shared.looks.take().await;
         if shared.looks.overflown.swap(false, Ordering::Relaxed) {
             shared.have_all_compare().await;
         }
-        let mut waiting: Vec<_> = shared
-            .looks
-            .take()
-            .into_iter()
-            .filter(|(client, _)| !shared.ended.is_over(client))
-            .collect();
+        let mut waiting: Vec<_> =
+            taken.into_iter().filter(|(client, _)| !shared.ended.is_over(client)).collect();
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(usize::try_from(PAGE).unwrap_or(256)));
             let looks = waiting.iter().map(async |(client, reason)| {

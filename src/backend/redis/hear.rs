@@ -136,7 +136,12 @@ impl Listener {
         if shared.ended.is_over(&client) {
             return;
         }
-        shared.looks.add(&client, reason);
+        match reason {
+            DestroyReason::Expired => {
+                shared.looks.expired(&client, |client| shared.ended.is_over(client));
+            }
+            reason => shared.looks.add(&client, reason),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::session::{ClientId, SessionId};
 /// | `P:{cid}:q` | those who wait for it, in order |
 /// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
 /// | `P:{sweep}:due` | clients by when to look at their session |
+/// | `P:{sweep}:told` | ends that were told a page at a time, until their mappings say so |
 /// | `P:{sweep}:by`, `P:{sweep}:asked` | who sweeps; how many have asked for that in this turn |
 /// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
@@ -52,6 +53,10 @@ impl Keys {
 
     pub(super) fn due(&self) -> String {
         format!("{}:{{sweep}}:due", self.prefix)
+    }
+
+    pub(super) fn told(&self) -> String {
+        format!("{}:{{sweep}}:told", self.prefix)
     }
 
     /// The node that sweeps, and how many have asked during its turn.

@@ -135,7 +135,7 @@ impl RedisBackend {
         });
         let (ears, reconnects) = (listener.ears(), self.listener.reconnect_rx());
         // The first node sweeps, and listens to what others do to records, from the start.
-        shared.sweep(redis.sweep, 1).await?;
+        shared.sweep(redis.sweep).await?;
         let turns = listener.begin().await?;
         self.until_closed(listener.clone().listen(ears));
         self.until_closed(listener.stay_subscribed(reconnects, turns));

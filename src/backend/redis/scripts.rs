@@ -40,6 +40,7 @@ scripts! {
     SWEEP "sweep"
     DUE "due"
     END_DUE "end_due"
+    TIDY "tidy"
     BEAT "beat"
     NODES "nodes"
 }
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn every_script_says_what_it_takes_and_returns() {
         for script in
-            [&CLOCK, &CREATE, &COMMIT, &RESOLVE, &ACQUIRE, &INDEX, &SWEEP, &END_DUE, &NODES]
+            [&CLOCK, &CREATE, &COMMIT, &RESOLVE, &ACQUIRE, &INDEX, &SWEEP, &END_DUE, &TIDY, &NODES]
         {
             let header = script.text.lines().filter(|line| line.starts_with("--"));
             let header: String = header.collect();

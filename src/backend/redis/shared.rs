@@ -58,15 +58,23 @@ impl Shared {
         ]
     }
 
-    /// The keys of a session: the record and the mapping.
+    /// The keys of a session: the record and the mapping; and of ends that were told, if they can
+    /// be had in the same step.
     pub(super) fn session_keys(&self, client: &ClientId) -> Vec<String> {
-        vec![self.keys.record(client), self.keys.mapping(client)]
+        self.with_told(vec![self.keys.record(client), self.keys.mapping(client)])
     }
 
-    /// These, and those of the lease.
+    /// The same, with those of the lease.
     pub(super) fn all_keys(&self, client: &ClientId) -> Vec<String> {
-        let mut keys = self.session_keys(client);
-        keys.extend([self.keys.lease(client), self.keys.queue(client)]);
+        let keys = &self.keys;
+        let of_session = [keys.record(client), keys.mapping(client)];
+        self.with_told([&of_session[..], &[keys.lease(client), keys.queue(client)]].concat())
+    }
+
+    fn with_told(&self, mut keys: Vec<String>) -> Vec<String> {
+        if !self.link.clustered {
+            keys.push(self.keys.told());
+        }
         keys
     }
 

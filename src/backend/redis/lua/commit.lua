@@ -1,13 +1,13 @@
 -- Writes a session that is still what the writer read, and may give its lease back with it.
--- KEYS: s, m, l, q. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
+-- KEYS: s, m, l, q, told. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
 -- idle, cap, new sid or "", release ("1" or "0"), lease ms, prefix of the nodes' channels, alone.
 -- Returns {1, record.., old sid or ""} (done), {2, record..} (conflict), {3} (ended),
 -- {4} (lease lost).
-local s, m, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local s, m, l, q, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
 if not r then
-  tell_untold(m, channel, node, cid, absent(s), grace)
+  tell_untold(m, told, channel, node, cid, absent(s), grace)
   return { 3 }
 end
 if r.gen ~= ARGV[5] then

@@ -1,7 +1,7 @@
 -- Creates a client's session, or joins one that is young enough, or replaces an older one.
--- KEYS: s, m. ARGV: channel, node, cid, grace, sid, gen, data, mode, idle, cap, join.
+-- KEYS: s, m, told. ARGV: channel, node, cid, grace, sid, gen, data, mode, idle, cap, join.
 -- Returns {1, record.., old sid or ""} (created) or {2, record..} (exists).
-local s, m = KEYS[1], KEYS[2]
+local s, m, told = KEYS[1], KEYS[2], KEYS[3]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local t = now()
 local old = read(s)
@@ -14,7 +14,7 @@ if old then
   redis.call('DEL', s)
   replaced = old.sid
 else
-  tell_untold(m, channel, node, cid, absent(s), grace)
+  tell_untold(m, told, channel, node, cid, absent(s), grace)
 end
 local r = { v = '1', gen = ARGV[6], sid = ARGV[5], created = string.format('%.0f', t),
   mode = ARGV[8], data = ARGV[7] }

@@ -1,12 +1,12 @@
 -- Ends a session and tells why.
--- KEYS: s, m, l, q. ARGV: channel, node, cid, grace, reason, sid or "", gen or "", token or "",
+-- KEYS: s, m, l, q, told. ARGV: channel, node, cid, grace, reason, sid or "", gen or "", token or "",
 -- lease ms, prefix of the nodes' channels, alone.
 -- Returns {1, sid} (ended; a token's lease is given back), {0} or {4} (lease lost).
-local s, m, l, q = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local s, m, l, q, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local r = read(s)
 if not r then
-  tell_untold(m, channel, node, cid, absent(s), grace)
+  tell_untold(m, told, channel, node, cid, absent(s), grace)
   return { 0 }
 end
 if (ARGV[6] ~= '' and r.sid ~= ARGV[6]) or (ARGV[7] ~= '' and r.gen ~= ARGV[7]) then

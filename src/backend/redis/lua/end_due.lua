@@ -1,10 +1,10 @@
 -- Ends all sessions that are over, a page at a time: for a server that has all keys, so that one
 -- step and one announcement serve many. In a cluster `sweep` and `resolve` do the same.
--- KEYS: due and, for the sweep, by, asked. ARGV: prefix, channel, node, grace, limit,
+-- KEYS: due, told and, for the sweep, by, asked. ARGV: prefix, channel, node, grace, limit,
 -- instance, turn ms.
 -- Returns {1, ms to the next entry or -1, number looked at, number ended and told} or {0, ms until
 -- to ask again, for another node sweeps}.
-local due, by, asked = KEYS[1], KEYS[2], KEYS[3]
+local due, told, by, asked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, channel, node, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local wait = by and take_turn(by, asked, ARGV[6], ARGV[7])
 if wait then
@@ -12,49 +12,55 @@ if wait then
 end
 local t = now()
 local clients = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, ARGV[5])
-local ends, pointers, off = {}, {}, {}
-local longest = nil
-if #clients > 0 then
+local count, ends = #clients, {}
+if count > 0 then
   local records, mappings = {}, {}
+  local before = prefix .. ':{'
   for i, cid in ipairs(clients) do
-    local key = prefix .. ':{' .. cid .. '}:'
-    records[i] = key .. 's'
-    mappings[i] = key .. 'm'
+    records[i] = before .. cid .. '}:s'
+    mappings[i] = before .. cid .. '}:m'
   end
   -- Looking is what makes Redis drop what is over. Most pages have nothing else.
-  local some = redis.call('EXISTS', unpack(records)) > 0
-  local mapped = redis.call('MGET', unpack(mappings))
-  for i, cid in ipairs(clients) do
-    local left = some and redis.call('PTTL', records[i]) or -2
-    if left >= 0 then
-      redis.call('ZADD', due, t + left + 1, cid)
-      longest = math.max(longest or 0, left)
-    else
-      off[#off + 1] = cid
-      local sid = left == -2 and string.match(mapped[i] or '', '^%d+:([^!]+)$')
-      if sid then
-        ends[#ends + 1] = cid .. ':' .. mapped[i]
-        pointers[#pointers + 1] = prefix .. ':sid:' .. sid
-        -- The rest of its life is the time for which an end can be named.
-        redis.call('APPEND', mappings[i], '!')
+  local over, off = clients, nil
+  if redis.call('EXISTS', unpack(records)) > 0 then
+    over, off = {}, {}
+    local longest = nil
+    for i, cid in ipairs(clients) do
+      local left = redis.call('PTTL', records[i])
+      over[i] = left == -2
+      if left >= 0 then
+        redis.call('ZADD', due, t + left + 1, cid)
+        longest = math.max(longest or 0, left)
+      else
+        off[#off + 1] = cid
       end
     end
+    if longest then
+      keep(due, longest + 1 + grace)
+    end
   end
-end
-if #ends > 0 then
-  redis.call('PUBLISH', channel, cjson.encode({
-    kind = 'ends', ends = table.concat(ends, ' '), reason = 'expired', node = node }))
-  redis.call('UNLINK', unpack(pointers))
-end
-if longest then
-  keep(due, longest + 1 + grace)
-end
-if #off > 0 then
-  redis.call('ZREM', due, unpack(off))
+  for i, mapping in ipairs(redis.call('MGET', unpack(mappings))) do
+    if over[i] and mapping and not is_told(mapping) then
+      ends[#ends + 1] = clients[i] .. ':' .. mapping
+    end
+  end
+  if #ends > 0 then
+    -- Ids and numbers: nothing in them has to be escaped.
+    redis.call('PUBLISH', channel, '{"kind":"ends","reason":"expired","node":' .. cjson.encode(node)
+      .. ',"ends":"' .. table.concat(ends, ' ') .. '"}')
+    -- To mark each mapping takes longer than all the rest: that is left to `tidy`.
+    redis.call('SADD', told, unpack(ends))
+    keep(told, grace)
+  end
+  if not off then
+    redis.call('ZREMRANGEBYRANK', due, 0, count - 1)
+  elseif #off > 0 then
+    redis.call('ZREM', due, unpack(off))
+  end
 end
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 local next = -1
 if first[2] then
   next = math.max(0, math.floor(tonumber(first[2]) - t))
 end
-return { 1, next, #clients, #ends }
+return { 1, next, count, #ends }

@@ -4,7 +4,9 @@
 -- the clock of Redis), mode (the session's own max age), data (JSON), hinted. Its own time to live
 -- is the session's life; `exp` says the same to those who only read fields.
 -- `m` holds "gen:sid" a while longer, so that an end can still be named. Whoever finds a session gone
--- appends "!" in the step in which it tells, so that each end is told once.
+-- appends "!" in the step in which it tells, so that each end is told once; or, where a page of ends
+-- is told in one step, puts "cid:gen:sid" into `told`, from where they are marked soon after. Scripts
+-- are given `told` as their last key, except in a cluster, where it has another slot.
 -- `hinted` is when the pointer from the session's id to its client was set, for twice the time to
 -- live: it has to be set again only once a write comes later than half of that time.
 -- Replies begin with a status of ours, never with data: see the Rust side.
@@ -47,9 +49,20 @@ local function tell_set(channel, node, cid, r, new, previous)
     new = new, init = new or previous ~= nil, node = node, notice = r.notice }))
 end
 
+local function is_told(mapping)
+  return string.byte(mapping, -1) == 33 -- "!"
+end
+
 -- Tells the end of a session whose record is gone, unless it was told.
-local function tell_untold(m, channel, node, cid, reason, grace)
-  local gen, sid = string.match(redis.call('GET', m) or '', '^(%d+):([^!]+)$')
+local function tell_untold(m, told, channel, node, cid, reason, grace)
+  local mapping = redis.call('GET', m)
+  if not mapping or is_told(mapping) then
+    return nil
+  end
+  if told and redis.call('SISMEMBER', told, cid .. ':' .. mapping) == 1 then
+    return nil
+  end
+  local gen, sid = string.match(mapping, '^(%d+):(.+)$')
   if sid then
     tell_end(m, channel, node, cid, gen, sid, reason, grace)
   end

@@ -1,8 +1,8 @@
 -- Looks at a session that may have ended without its writers, and tells its end if nobody has.
--- KEYS: s, m. ARGV: channel, node, cid, grace, reason, known gen or "", known sid or "".
+-- KEYS: s, m, told. ARGV: channel, node, cid, grace, reason, known gen or "", known sid or "".
 -- Returns {1, now, ms to live, gen, version, sid} (alive), {2, sid} (ended and told by this call),
 -- {0} (gone, and told before), {3} (gone, and nothing is left that names it).
-local s, m = KEYS[1], KEYS[2]
+local s, m, told = KEYS[1], KEYS[2], KEYS[3]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- Also lets Redis drop a record whose time is over.
 local r = read(s)
@@ -13,7 +13,7 @@ local reason = ARGV[5]
 if absent(s) == 'external' then
   reason = 'external'
 end
-local sid = tell_untold(m, channel, node, cid, reason, grace)
+local sid = tell_untold(m, told, channel, node, cid, reason, grace)
 if sid then
   return { 2, sid }
 end
