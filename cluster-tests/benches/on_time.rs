@@ -111,9 +111,8 @@ async fn hear(mut told: Receiver<BackendEvent>, due: HashMap<ClientId, Instant>)
             }
         }
     }
-    let late = |(client, at): (ClientId, Instant)| {
-        Some(at.saturating_duration_since(*due.get(&client)?))
-    };
+    let late =
+        |(client, at): (ClientId, Instant)| Some(at.saturating_duration_since(*due.get(&client)?));
     heard.into_iter().filter_map(late).collect()
 }
 

@@ -99,8 +99,8 @@ fn a_crowd_that_meets_a_frozen_redis_is_refused_in_time_and_leaves_nothing_behin
     for person in &people {
         person.post("/session/inc").ok();
     }
-    // Several wait for one session as well.
-    let opened: Vec<_> = (0..4).map(|_| sockets.open(&people[0], node)).collect();
+    // More wait for one session than would be refused in time one after the other.
+    let opened: Vec<_> = (0..16).map(|_| sockets.open(&people[0], node)).collect();
     redis.pause();
     std::thread::scope(|scope| {
         let mut crowd = Vec::new();
@@ -123,6 +123,7 @@ fn a_crowd_that_meets_a_frozen_redis_is_refused_in_time_and_leaves_nothing_behin
             let left = REFUSED.saturating_sub(begun.elapsed());
             let answer = call.recv_timeout(left).expect("an answer in time");
             assert_eq!(answer["ok"], false, "{answer}");
+            assert!(!answer["error"].as_str().unwrap().contains("waited"), "{answer}");
         }
     });
     redis.resume();

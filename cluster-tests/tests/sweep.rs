@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use axum_io_session::ClientId;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend, BackendConfig, Commit, Create, Created};
 use axum_io_session::session::{MaxAge, SessionData};
+use axum_io_session::{ClientId, SessionId};
 use cluster_tests::{Cluster, Journal, PREFIX, Redis, Sockets, until};
 use serde_json::json;
 
@@ -18,6 +18,25 @@ const PROMPT: Duration = Duration::from_secs(20);
 /// Connections that listen to what Redis says of keys.
 fn listeners(redis: &Redis) -> usize {
     redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]).matches(" psub=1 ").count()
+}
+
+async fn backend(redis: &Redis) -> RedisBackend {
+    let place = RedisConfig::new(redis.url()).prefix(PREFIX);
+    RedisBackend::connect(place, BackendConfig::default()).await.unwrap()
+}
+
+fn creation(client: ClientId, max_age: Duration) -> Create {
+    let mut data = SessionData::new();
+    data.insert("name", "somebody").unwrap();
+    Create { client, data, max_age: MaxAge::After(max_age), since: Duration::ZERO }
+}
+
+fn key(client: ClientId, part: &str) -> String {
+    format!("{PREFIX}:{{{}}}:{part}", client.as_str())
+}
+
+fn told() -> String {
+    format!("{PREFIX}:{{sweep}}:told")
 }
 
 /// Whose turn it is.
@@ -83,13 +102,10 @@ fn what_is_deleted_while_the_node_that_listens_is_frozen_is_found_by_the_next_on
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_ends_outlives_a_session_that_was_renewed() {
     let redis = Redis::start();
-    let place = RedisConfig::new(redis.url()).prefix(PREFIX);
-    let backend = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
+    let backend = backend(&redis).await;
     let client = ClientId::generate();
-    let mut data = SessionData::new();
-    data.insert("name", "somebody").unwrap();
-    let max_age = MaxAge::After(Duration::from_secs(1));
-    let create = Create { client, data: data.clone(), max_age, since: Duration::ZERO };
+    let create = creation(client, Duration::from_secs(1));
+    let data = create.data.clone();
     let Created::New(record) = backend.create(create).await.unwrap() else { panic!("a new one") };
     // The list thinks that it ends in a second, and is told otherwise only by looking.
     let commit = Commit {
@@ -108,7 +124,69 @@ async fn the_list_of_ends_outlives_a_session_that_was_renewed() {
     let before = score().unwrap();
     until("the sweep puts it off", LIMIT, || score().filter(|now| *now > before));
     let left = |key: &str| redis.cli(&["PTTL", key]).trim().parse::<i64>().unwrap();
-    let record = left(&format!("{PREFIX}:{{{}}}:s", client.as_str()));
+    let record = left(&key(client, "s"));
     assert!(left(&list) > record && record > 3_000_000, "{} {record}", left(&list));
+    backend.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_and_not_yet_marked_is_told_by_nobody_else() {
+    let redis = Redis::start();
+    let backend = backend(&redis).await;
+    let mut events = backend.subscribe();
+    let [first, second] = [ClientId::generate(), ClientId::generate()];
+    for client in [first, second] {
+        backend.create(creation(client, Duration::from_secs(600))).await.unwrap();
+    }
+    // As if the sweep had told the first one this moment.
+    let mapping = redis.cli(&["GET", &key(first, "m")]);
+    let end = format!("{}:{}", first.as_str(), mapping.trim());
+    assert_eq!(redis.cli(&["SADD", &told(), &end]), "1");
+    for client in [first, second] {
+        assert_eq!(redis.cli(&["DEL", &key(client, "s")]), "1");
+    }
+    backend.create(creation(first, Duration::from_secs(600))).await.unwrap();
+    let heard = async {
+        let mut ended = Vec::new();
+        while ended.last() != Some(&second) {
+            let event = events.recv().await.unwrap();
+            if event.destroy_reason().is_some() {
+                ended.extend(event.event.client_id().copied());
+            }
+        }
+        ended
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, heard).await.unwrap(), [second]);
+    backend.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_were_told_are_marked_soon_and_those_that_a_dead_node_left_too() {
+    let redis = Redis::start();
+    let pointer = |session: SessionId| format!("{PREFIX}:sid:{}", session.as_str());
+    let [left, renewed] = [ClientId::generate(), ClientId::generate()];
+    let sessions = [SessionId::generate(), SessionId::generate()];
+    for (client, session) in [left, renewed].into_iter().zip(sessions) {
+        let mapping = format!("7:{}", session.as_str());
+        redis.cli(&["SET", &key(client, "m"), &mapping, "PX", "60000"]);
+        redis.cli(&["SET", &pointer(session), client.as_str(), "PX", "60000"]);
+        redis.cli(&["SADD", &told(), &format!("{}:{mapping}", client.as_str())]);
+    }
+    redis.cli(&["SET", &key(renewed, "m"), "8:another", "PX", "60000"]);
+
+    let backend = backend(&redis).await;
+    let marked = |client: ClientId| redis.cli(&["GET", &key(client, "m")]).trim().ends_with('!');
+    until("what was left is marked", LIMIT, || marked(left).then_some(()));
+    let create = creation(ClientId::generate(), Duration::from_secs(1));
+    let client = create.client;
+    let Created::New(record) = backend.create(create).await.unwrap() else { panic!("a new one") };
+    until("the end is marked", LIMIT, || {
+        let done = marked(client) && redis.cli(&["EXISTS", &told()]) == "0";
+        done.then_some(())
+    });
+    assert_eq!(redis.cli(&["GET", &key(renewed, "m")]).trim(), "8:another");
+    for session in sessions.into_iter().chain([record.session_id]) {
+        assert_eq!(redis.cli(&["EXISTS", &pointer(session)]), "0");
+    }
     backend.shutdown().await;
 }

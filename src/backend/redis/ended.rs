@@ -1,11 +1,12 @@
 //! Ends that were told on this node a moment ago.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::session::{ClientId, Generation};
 
-/// Ends to remember. What is older has long been heard of by every way there is.
+/// Ends to remember: the last so many at least. What is older has long been heard of by every way
+/// there is.
 const CAPACITY: usize = 16 * 1024;
 
 /// The last ends, so that each is told once although several ways lead here: an announcement, a
@@ -15,10 +16,12 @@ pub(super) struct Ended {
     ends: Mutex<Ends>,
 }
 
+/// Two halves, of which the older one is dropped when the younger one is full: cheaper than to drop
+/// the oldest each time.
 #[derive(Debug, Default)]
 struct Ends {
-    last: HashMap<ClientId, Last>,
-    order: VecDeque<(ClientId, Generation)>,
+    young: HashMap<ClientId, Last>,
+    old: HashMap<ClientId, Last>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,12 @@ struct Last {
     current: bool,
 }
 
+impl Ends {
+    fn last(&self, client: &ClientId) -> Option<Last> {
+        self.young.get(client).or_else(|| self.old.get(client)).copied()
+    }
+}
+
 impl Ended {
     fn lock(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,43 +44,43 @@ impl Ended {
 
     /// Notes an end. `false` if it is known already.
     pub(super) fn note(&self, client: &ClientId, generation: Generation) -> bool {
-        let mut ends = self.lock();
-        let before = ends.last.get(client).map(|last| last.generation);
-        if before == Some(generation) {
+        let ends = &mut *self.lock();
+        if ends.last(client).is_some_and(|last| last.generation == generation) {
             return false;
         }
-        ends.last.insert(*client, Last { generation, current: true });
-        ends.order.push_back((*client, generation));
-        while ends.order.len() > CAPACITY {
-            if let Some((client, generation)) = ends.order.pop_front()
-                && ends.last.get(&client).is_some_and(|last| last.generation == generation)
-            {
-                ends.last.remove(&client);
-            }
+        if ends.young.len() >= CAPACITY {
+            std::mem::swap(&mut ends.young, &mut ends.old);
+            ends.young.clear();
         }
+        ends.young.insert(*client, Last { generation, current: true });
         true
     }
 
     /// The client has a session again.
     pub(super) fn revived(&self, client: &ClientId) {
-        if let Some(last) = self.lock().last.get_mut(client) {
-            last.current = false;
+        let ends = &mut *self.lock();
+        for half in [&mut ends.young, &mut ends.old] {
+            if let Some(last) = half.get_mut(client) {
+                last.current = false;
+            }
         }
     }
 
     /// A session is there although its end was told: a failover lost the end.
     pub(super) fn forget(&self, client: &ClientId) {
-        self.lock().last.remove(client);
+        let ends = &mut *self.lock();
+        ends.young.remove(client);
+        ends.old.remove(client);
     }
 
     /// Whether this session has ended.
     pub(super) fn contains(&self, client: &ClientId, generation: Generation) -> bool {
-        self.lock().last.get(client).is_some_and(|last| last.generation == generation)
+        self.lock().last(client).is_some_and(|last| last.generation == generation)
     }
 
     /// Whether the client's session was told to have ended, and none has begun since.
     pub(super) fn is_over(&self, client: &ClientId) -> bool {
-        self.lock().last.get(client).is_some_and(|last| last.current)
+        self.lock().last(client).is_some_and(|last| last.current)
     }
 }
 
@@ -96,14 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn it_forgets_the_oldest() {
+    fn it_knows_the_last_ones_and_forgets_the_oldest() {
         let ended = Ended::default();
-        let (client, generation) = (ClientId::generate(), Generation::random());
-        ended.note(&client, generation);
-        for _ in 0..CAPACITY {
-            ended.note(&ClientId::generate(), Generation::random());
+        let ends: Vec<_> =
+            (0..3 * CAPACITY).map(|_| (ClientId::generate(), Generation::random())).collect();
+        for (client, generation) in &ends {
+            assert!(ended.note(client, *generation));
         }
-        assert!(!ended.contains(&client, generation));
-        assert_eq!(ended.lock().last.len(), CAPACITY);
+        let knows = |(client, generation): &(ClientId, Generation)| {
+            ended.contains(client, *generation) && ended.is_over(client)
+        };
+        assert!(ends[ends.len() - CAPACITY..].iter().all(knows));
+        assert!(!knows(&ends[0]));
+        let Ends { young, old } = &*ended.lock();
+        assert!(young.len() + old.len() <= 2 * CAPACITY);
     }
 }

@@ -28,7 +28,7 @@ const PAGE: i64 = 256;
 const PAGES: usize = 4;
 /// Ends that are tidied up together, when nothing is due. Nobody waits for it.
 const TIDY: i64 = 128;
-const TIDY_PAUSE: Duration = Duration::from_millis(250);
+const TIDY_PAUSE: Duration = Duration::from_secs(1);
 /// A node that sweeps has the next turn too, for this long; if it dies another one goes on then.
 const TURN: Duration = Duration::from_secs(1);
 /// What a node has claimed comes up again after this.
@@ -39,7 +39,7 @@ const SETTLE: Duration = Duration::from_millis(10);
 const LOOKS: usize = 16 * 1024;
 /// How long the sweep has to tell of sessions that expired, and how many of them it is watched for.
 const EXPIRED_LATER: Duration = Duration::from_secs(1);
-const EXPIRED: usize = 4096;
+const EXPIRED: usize = 1024;
 
 /// Clients whose session may have ended.
 #[derive(Debug, Default)]
