@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use tempfile::TempDir;
 
 /// Files in PEM format, gone when it is dropped.
@@ -18,6 +20,9 @@ impl Certificates {
     /// If the files can't be written.
     pub fn new() -> Self {
         let mut authority = CertificateParams::default();
+        // With one name for both, servers that ask each other take a certificate for its own issuer.
+        authority.distinguished_name = DistinguishedName::new();
+        authority.distinguished_name.push(DnType::CommonName, "the authority of a test");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let known = authority.self_signed(&key).expect("an authority");
@@ -34,6 +39,19 @@ impl Certificates {
             std::fs::write(path, text).expect("the folder can be written");
         }
         certificates
+    }
+
+    /// Arguments by which `redis-server` uses them and asks no client for one. It needs a `--tls-port`
+    /// as well.
+    pub fn arguments(&self) -> Vec<String> {
+        let files = [
+            ("--tls-ca-cert-file", self.authority()),
+            ("--tls-cert-file", self.certificate()),
+            ("--tls-key-file", self.key()),
+        ];
+        let given = files.map(|(name, path)| [name.to_owned(), path.display().to_string()]);
+        let others = ["--tls-auth-clients", "no"].map(str::to_owned);
+        given.into_iter().flatten().chain(others).collect()
     }
 
     /// Whom to trust.

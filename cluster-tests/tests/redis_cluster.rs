@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster_tests::{Cluster, Node, Redis, RedisCluster, Sockets, run_js, until};
-use support::person::{FOUND, HEALS, Person};
+use support::person::{FOUND, HEALS, Person, is_copied};
 
 /// People until each of the first three servers has the session of one.
 fn people_everywhere(redis: &RedisCluster, cluster: &Cluster, sockets: &Sockets) -> Vec<Person> {
@@ -86,9 +86,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_a_primary() {
         people.iter().position(|person| redis.primary_of(&person.key("s")) == owner).unwrap()
     };
     let lost = &lost[owned(&lost, victim)];
-    until("the replica has all keys", HEALS, || {
-        (redis.servers()[victim].scan("t:*") == redis.servers()[heir].scan("t:*")).then_some(())
-    });
+    is_copied(&redis.servers()[victim], &redis.servers()[heir]);
 
     // The nodes see nothing of what happens now.
     cluster.nodes().iter().for_each(Node::freeze);

@@ -10,25 +10,22 @@ use std::sync::Arc;
 use axum_io_session::ErrorKind;
 use axum_io_session::backend::BackendConfig;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig, fred};
-use cluster_tests::{Certificates, Cluster, LOCAL_SERVER, Redis, RedisOptions, free_port, run_js};
+use cluster_tests::{
+    Certificates, Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, Sentinels,
+    Sockets, run_js, until,
+};
 use fred::rustls::crypto::ring;
 use fred::rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use fred::rustls::{ClientConfig, RootCertStore};
 use fred::types::config::{Config, TlsConnector};
+use support::person::{HEALS, Person, is_copied};
 
 /// A server with a port for TLS, beside the one by which the test asks it. Returns its address too.
 fn server(certificates: &Certificates) -> (Redis, String) {
-    let port = free_port().to_string();
-    let [authority, certificate, key] =
-        [certificates.authority(), certificates.certificate(), certificates.key()]
-            .map(|path| path.display().to_string());
-    let redis = RedisOptions::new()
-        .program(LOCAL_SERVER)
-        .arguments(&["--tls-port", &port, "--tls-auth-clients", "no"])
-        .arguments(&["--tls-ca-cert-file", &authority])
-        .arguments(&["--tls-cert-file", &certificate, "--tls-key-file", &key])
-        .start();
-    (redis, format!("127.0.0.1:{port}"))
+    let options = RedisOptions::new().program(LOCAL_SERVER);
+    let redis = options.tls(&certificates.arguments()).start();
+    let address = redis.tls_address();
+    (redis, address)
 }
 
 /// Trusts this authority only.
@@ -66,6 +63,69 @@ fn three_nodes_share_sessions_over_tls_with_an_authority_given_by_a_variable() {
     let cluster = Cluster::start_with(&urls, &[], &[("SSL_CERT_FILE", &authority)]);
     run_js("events.mjs", &cluster.urls());
     assert_eq!(plain_connections(&redis), 1, "only the test itself may come without TLS");
+    cluster.stop();
+}
+
+/// Three nodes that trust this authority share sessions at this URL.
+fn sessions_are_shared(url: String, certificates: &Certificates) -> Cluster {
+    let authority = certificates.authority().display().to_string();
+    let cluster = Cluster::start_with(&vec![url; 3], &[], &[("SSL_CERT_FILE", &authority)]);
+    run_js("events.mjs", &cluster.urls());
+    cluster
+}
+
+/// Waits until each of three nodes hears announcements on one of these servers.
+fn all_hear(servers: &[Redis]) {
+    let channel = format!("{PREFIX}:ev:0");
+    let hear = |server: &Redis| {
+        let answer = server.ask(&["PUBSUB", "NUMSUB", &channel]).unwrap_or_default();
+        answer.lines().last().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)
+    };
+    until("all nodes hear announcements", HEALS, || {
+        (servers.iter().map(hear).sum::<usize>() == 3).then_some(())
+    });
+}
+
+/// No node came to one of these servers without TLS.
+fn nobody_came_without(servers: &[Redis]) {
+    let plain: Vec<_> = servers.iter().map(plain_connections).collect();
+    assert!(plain.iter().all(|&count| count == 1), "only the test itself may: {plain:?}");
+}
+
+#[test]
+fn three_nodes_share_sessions_in_a_cluster_over_tls_and_survive_the_death_of_a_primary() {
+    let certificates = Certificates::new();
+    let mut redis = RedisCluster::start_over_tls(&certificates);
+    let cluster = sessions_are_shared(redis.url(), &certificates);
+    nobody_came_without(redis.servers());
+    let sockets = Sockets::start();
+    let people: Vec<_> = (0..6).map(|_| Person::new(&cluster, &sockets)).collect();
+    is_copied(&redis.servers()[0], &redis.servers()[3]);
+    redis.server(0).kill();
+    all_hear(redis.servers());
+    for person in &people {
+        person.is_served_by_all();
+        person.is_told_once_of_each_change();
+    }
+    cluster.stop();
+}
+
+#[test]
+fn three_nodes_share_sessions_behind_sentinels_over_tls_and_survive_the_death_of_the_primary() {
+    let certificates = Certificates::new();
+    let mut redis = Sentinels::start_over_tls(&certificates);
+    let cluster = sessions_are_shared(redis.url(), &certificates);
+    nobody_came_without(&redis.servers()[..1]);
+    let sockets = Sockets::start();
+    let people: Vec<_> = (0..3).map(|_| Person::new(&cluster, &sockets)).collect();
+    let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
+    replicas.iter().for_each(|replica| is_copied(primary, replica));
+    redis.server(0).kill();
+    all_hear(redis.servers());
+    for person in &people {
+        person.is_served_by_all();
+        person.is_told_once_of_each_change();
+    }
     cluster.stop();
 }
 

@@ -192,6 +192,9 @@ impl Ground {
     /// Starts the primary that was killed again, as a replica, if there is one.
     pub(super) fn is_whole(&mut self) {
         let Some(victim) = self.away.take() else { return };
+        if let Place::Sentinels(redis) = &self.place {
+            redis.agree();
+        }
         let server = self.server(victim);
         server.start_again();
         until("it follows the other one", LIMIT, || {

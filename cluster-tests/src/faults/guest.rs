@@ -117,19 +117,19 @@ impl Guest {
             .collect()
     }
 
-    /// Whether a socket still has the session, though it has ended. Nothing of one that is closed,
-    /// or whose node can't say for too long.
-    pub(super) fn has_it(&self, socket: &Socket) -> Option<bool> {
+    /// What a socket still gets of the session, though it has ended; `null` if its node can't say for
+    /// too long. Nothing if it is told that there is none, or closed.
+    pub(super) fn still_gets(&self, socket: &Socket) -> Option<Value> {
         let deadline = Instant::now() + ANSWERS;
         while socket.connected() && Instant::now() < deadline {
             let answer = socket.begin("session:get", &[]).recv_timeout(PATIENCE);
             match answer {
-                Ok(answer) if answer["ok"] == json!(true) => return Some(true),
-                Ok(answer) if answer["error"] == json!("missing-session") => return Some(false),
+                Ok(answer) if answer["ok"] == json!(true) => return Some(answer),
+                Ok(answer) if answer["error"] == json!("missing-session") => return None,
                 // Redis may be away.
                 _ => std::thread::sleep(Duration::from_millis(100)),
             }
         }
-        None
+        socket.connected().then_some(Value::Null)
     }
 }

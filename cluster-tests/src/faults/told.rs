@@ -110,7 +110,7 @@ impl Told {
             while guest.ends(socket).is_empty() && socket.connected() && Instant::now() < due {
                 std::thread::sleep(Duration::from_millis(15));
             }
-            let has_it = guest.has_it(socket);
+            let still_gets = guest.still_gets(socket);
             if !socket.connected() {
                 // Its node was killed: nobody is left to be told.
                 continue;
@@ -127,7 +127,10 @@ impl Told {
                     ends.len()
                 ));
             }
-            if has_it != Some(false) || ends.is_empty() {
+            if let Some(answer) = &still_gets {
+                self.problems.push(format!("a socket of {} still gets {answer}", guest.session));
+            }
+            if still_gets.is_some() || ends.is_empty() {
                 self.left += 1;
             }
         }

@@ -44,6 +44,17 @@ impl RedisOptions {
         self
     }
 
+    /// Reached over TLS too, at a port of its own, with these arguments (see
+    /// [`Certificates::arguments`](crate::Certificates::arguments)); without any it is not.
+    #[must_use]
+    pub fn tls(mut self, arguments: &[String]) -> Self {
+        if !arguments.is_empty() {
+            self.arguments.extend(["--tls-port".to_owned(), free_port().to_string()]);
+            self.arguments.extend_from_slice(arguments);
+        }
+        self
+    }
+
     /// Each write is on disk before it is answered: a restart and a kill lose nothing.
     #[must_use]
     pub fn durable(mut self) -> Self {
@@ -134,6 +145,16 @@ impl Redis {
     /// Such as `127.0.0.1:6379`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same, of the port for TLS.
+    ///
+    /// # Panics
+    /// If it was started without.
+    pub fn tls_address(&self) -> String {
+        let port = self.cli(&["CONFIG", "GET", "tls-port"]);
+        let port = port.lines().last().filter(|port| *port != "0").expect("a port for TLS");
+        format!("127.0.0.1:{port}")
     }
 
     /// Its port on this machine.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Redis, RedisOptions, Reply, free_port};
+use crate::certificates::Certificates;
 use crate::servers::LOCAL_SERVER;
 use crate::wait::until;
 
@@ -19,6 +20,8 @@ const SLOTS: u16 = 16_384;
 pub struct RedisCluster {
     /// First those that began as primaries.
     servers: Vec<Redis>,
+    /// Arguments for TLS, if they use it.
+    tls: Vec<String>,
 }
 
 impl RedisCluster {
@@ -27,7 +30,22 @@ impl RedisCluster {
     /// # Panics
     /// If `redis-server` is missing, or the cluster does not form in time.
     pub fn start() -> Self {
-        let cluster = Self { servers: (0..6).map(|_| start_one()).collect() };
+        Self::start_with(Vec::new())
+    }
+
+    /// The same; nodes and servers talk over TLS, only the test itself need not.
+    ///
+    /// # Panics
+    /// The same.
+    pub fn start_over_tls(certificates: &Certificates) -> Self {
+        let mut arguments = certificates.arguments();
+        arguments.extend(["--tls-cluster", "yes", "--tls-replication", "yes"].map(str::to_owned));
+        Self::start_with(arguments)
+    }
+
+    fn start_with(tls: Vec<String>) -> Self {
+        let servers = (0..6).map(|_| start_one(&tls)).collect();
+        let cluster = Self { servers, tls };
         cluster.form();
         cluster
     }
@@ -37,7 +55,7 @@ impl RedisCluster {
     /// # Panics
     /// If the others do not take it in in time.
     pub fn grow(&mut self) -> usize {
-        self.servers.push(start_one());
+        self.servers.push(start_one(&self.tls));
         let added = self.servers.len() - 1;
         self.meet(&self.servers[added]);
         self.know_each_other();
@@ -102,10 +120,13 @@ impl RedisCluster {
 
     /// Such as `redis-cluster://127.0.0.1:7000?node=127.0.0.1:7001`.
     pub fn url(&self) -> String {
-        let mut url = format!("redis-cluster://{}", self.servers[0].address());
+        let tls = !self.tls.is_empty();
+        let scheme = if tls { "rediss-cluster" } else { "redis-cluster" };
+        let address = |server: &Redis| if tls { server.tls_address() } else { server.address() };
+        let mut url = format!("{scheme}://{}", address(&self.servers[0]));
         for (at, server) in self.servers.iter().enumerate().skip(1) {
             let mark = if at == 1 { '?' } else { '&' };
-            let _ = write!(url, "{mark}node={}", server.address());
+            let _ = write!(url, "{mark}node={}", address(server));
         }
         url
     }
@@ -179,13 +200,13 @@ impl RedisCluster {
     }
 }
 
-fn start_one() -> Redis {
+fn start_one(tls: &[String]) -> Redis {
     let bus = free_port().to_string();
-    RedisOptions::new()
+    let options = RedisOptions::new()
         .program(LOCAL_SERVER)
         .arguments(&["--cluster-enabled", "yes", "--cluster-port", &bus])
-        .arguments(&["--cluster-node-timeout", SILENCE, "--cluster-config-file", "nodes"])
-        .start()
+        .arguments(&["--cluster-node-timeout", SILENCE, "--cluster-config-file", "nodes"]);
+    options.tls(tls).start()
 }
 
 fn is_error(reply: &Reply) -> bool {

@@ -12,6 +12,14 @@ pub(crate) const FOUND: Duration = Duration::from_secs(25);
 /// What Redis tells at once comes by then: much sooner than the nodes compare by themselves.
 const TOLD: Duration = Duration::from_secs(10);
 
+/// Waits until a replica has all keys of its primary.
+pub(crate) fn is_copied(primary: &Redis, replica: &Redis) {
+    let pattern = format!("{PREFIX}:*");
+    until("the replica has all keys", HEALS, || {
+        (replica.scan(&pattern) == primary.scan(&pattern)).then_some(())
+    });
+}
+
 /// A browser with a session, and a tab with a socket on every node.
 pub(crate) struct Person {
     browser: Browser,

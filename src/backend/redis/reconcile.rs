@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::doubt::Doubtful;
-use super::ends::Found;
+use super::looks::Found;
 use super::reply::{Fields, Stored};
 use super::shared::Shared;
 use super::watched::Belief;
