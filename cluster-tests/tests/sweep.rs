@@ -190,3 +190,27 @@ async fn ends_that_were_told_are_marked_soon_and_those_that_a_dead_node_left_too
     }
     backend.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_wrote_into_a_mapping_keeps_no_end_from_being_told() {
+    let redis = Redis::start();
+    let backend = backend(&redis).await;
+    let mut events = backend.subscribe();
+    let clients: Vec<ClientId> = (0..5).map(|_| ClientId::generate()).collect();
+    for client in &clients {
+        backend.create(creation(*client, Duration::from_secs(1))).await.unwrap();
+    }
+    for (client, odd) in clients.iter().zip(["7:\"", "7:a b", "\\", ""]) {
+        redis.cli(&["SET", &key(*client, "m"), odd, "KEEPTTL"]);
+    }
+    let heard = async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if event.destroy_reason().is_some() {
+                break event.event.client_id().copied();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, heard).await.unwrap(), clients.last().copied());
+    backend.shutdown().await;
+}

@@ -74,8 +74,9 @@ fn sessions_are_shared(url: String, certificates: &Certificates) -> Cluster {
     cluster
 }
 
-/// Waits until each of three nodes hears announcements on one of these servers.
-fn all_hear(servers: &[Redis]) {
+/// Waits until each of three nodes hears announcements on one of these servers. Then all people are
+/// served, and told of changes.
+fn all_goes_on(servers: &[Redis], people: &[Person]) {
     let channel = format!("{PREFIX}:ev:0");
     let hear = |server: &Redis| {
         let answer = server.ask(&["PUBSUB", "NUMSUB", &channel]).unwrap_or_default();
@@ -84,6 +85,10 @@ fn all_hear(servers: &[Redis]) {
     until("all nodes hear announcements", HEALS, || {
         (servers.iter().map(hear).sum::<usize>() == 3).then_some(())
     });
+    for person in people {
+        person.is_served_by_all();
+        person.is_told_once_of_each_change();
+    }
 }
 
 /// No node came to one of these servers without TLS.
@@ -102,11 +107,7 @@ fn three_nodes_share_sessions_in_a_cluster_over_tls_and_survive_the_death_of_a_p
     let people: Vec<_> = (0..6).map(|_| Person::new(&cluster, &sockets)).collect();
     is_copied(&redis.servers()[0], &redis.servers()[3]);
     redis.server(0).kill();
-    all_hear(redis.servers());
-    for person in &people {
-        person.is_served_by_all();
-        person.is_told_once_of_each_change();
-    }
+    all_goes_on(redis.servers(), &people);
     cluster.stop();
 }
 
@@ -121,11 +122,7 @@ fn three_nodes_share_sessions_behind_sentinels_over_tls_and_survive_the_death_of
     let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
     replicas.iter().for_each(|replica| is_copied(primary, replica));
     redis.server(0).kill();
-    all_hear(redis.servers());
-    for person in &people {
-        person.is_served_by_all();
-        person.is_told_once_of_each_change();
-    }
+    all_goes_on(redis.servers(), &people);
     cluster.stop();
 }
 

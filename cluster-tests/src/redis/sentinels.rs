@@ -43,7 +43,7 @@ impl Sentinels {
     /// # Panics
     /// If `redis-server` is missing, or that does not come about in time.
     pub fn start() -> Self {
-        Self::start_with(Vec::new())
+        Self::start_with(&[])
     }
 
     /// The same; nodes, servers and sentinels talk over TLS, only the test itself need not.
@@ -53,18 +53,18 @@ impl Sentinels {
     pub fn start_over_tls(certificates: &Certificates) -> Self {
         let mut arguments = certificates.arguments();
         arguments.extend(["--tls-replication", "yes"].map(str::to_owned));
-        Self::start_with(arguments)
+        Self::start_with(&arguments)
     }
 
-    fn start_with(tls: Vec<String>) -> Self {
-        let options = || RedisOptions::new().program(LOCAL_SERVER).arguments(&USER).tls(&tls);
+    fn start_with(tls: &[String]) -> Self {
+        let options = || RedisOptions::new().program(LOCAL_SERVER).arguments(&USER).tls(tls);
         let primary = options().start();
         let address = if tls.is_empty() { primary.address() } else { primary.tls_address() };
         let port = address.rsplit(':').next().expect("a port").to_owned();
         let replica = |_| options().arguments(&["--replicaof", "127.0.0.1", &port]).start();
         let mut servers: Vec<Redis> = (0..2).map(replica).collect();
         servers.insert(0, primary);
-        let sentinels = (0..3).map(|_| Sentinel::start(&port, &tls)).collect();
+        let sentinels = (0..3).map(|_| Sentinel::start(&port, tls)).collect();
         let all = Self { servers, sentinels };
         all.works();
         all

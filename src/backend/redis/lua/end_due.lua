@@ -20,7 +20,7 @@ if count > 0 then
     records[i] = before .. cid .. '}:s'
     mappings[i] = before .. cid .. '}:m'
   end
-  -- Looking is what makes Redis drop what is over. Most pages have nothing else.
+  -- Looking is what makes Redis drop what is over. Most pages have nothing else: all are over.
   local over, off = clients, nil
   if redis.call('EXISTS', unpack(records)) > 0 then
     over, off = {}, {}
@@ -40,12 +40,13 @@ if count > 0 then
     end
   end
   for i, mapping in ipairs(redis.call('MGET', unpack(mappings))) do
-    if over[i] and mapping and not is_told(mapping) then
+    -- Neither what is told, nor what others wrote, which would make the whole page unreadable.
+    if over[i] and mapping and string.find(mapping, '^%d+:[%w_-]+$') then
       ends[#ends + 1] = clients[i] .. ':' .. mapping
     end
   end
   if #ends > 0 then
-    -- Ids and numbers: nothing in them has to be escaped.
+    -- Nothing in the ends has to be escaped.
     redis.call('PUBLISH', channel, '{"kind":"ends","reason":"expired","node":' .. cjson.encode(node)
       .. ',"ends":"' .. table.concat(ends, ' ') .. '"}')
     -- To mark each mapping takes longer than all the rest: that is left to `tidy`.
