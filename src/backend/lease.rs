@@ -74,9 +74,12 @@ impl LeaseQueue {
             let owner_ends = self.lock().owner.as_ref().map_or(deadline, |owner| owner.until);
             tokio::select! {
                 biased;
-                _ = &mut granted => {
+                granted = &mut granted => {
                     guard.disarm();
-                    return Ok(token);
+                    return granted.map(|()| token).map_err(|_| {
+                        let message = "the store did not answer the first in line; try again later";
+                        Error::new(ErrorKind::Unavailable, message)
+                    });
                 }
                 () = tokio::time::sleep_until(owner_ends.min(deadline)) => {
                     if Instant::now() >= deadline {
@@ -122,6 +125,12 @@ impl LeaseQueue {
         } else {
             state.waiters.retain(|waiter| waiter.token != token);
         }
+    }
+
+    /// Sends those away who wait, as [`Unavailable`](ErrorKind::Unavailable).
+    #[cfg(feature = "redis")]
+    pub(in crate::backend) fn disperse(&self) {
+        self.lock().waiters.clear();
     }
 
     /// Whether nobody owns or waits.
@@ -269,6 +278,24 @@ mod tests {
             assert!(!queue.is_idle());
         }
         assert!(queue.is_idle());
+    }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_sent_away_leave_the_owner_its_lease_and_the_line_to_others() {
+        let queue = LeaseQueue::default();
+        let owner = acquire(&queue).await.unwrap();
+        {
+            let mut waiting = std::pin::pin!(acquire(&queue));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            queue.disperse();
+            assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        assert!(queue.owns(owner));
+        let mut later = std::pin::pin!(acquire(&queue));
+        assert!(futures_util::poll!(&mut later).is_pending());
+        queue.release(owner, LEASE);
+        assert!(queue.owns(later.await.unwrap()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -120,11 +120,19 @@ impl Shared {
         self.leases.tokens().insert(lease.text(), Turn::Waiting(sender));
         leave.asked = true;
         let record = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let check = match self.try_acquire(client, lease, left).await? {
-                Answer::Granted(record) => break record,
+            let begun = Instant::now();
+            let left = deadline.saturating_duration_since(begun);
+            let check = match self.try_acquire(client, lease, left).await {
+                Ok(Answer::Granted(record)) => break record,
                 // A moment later than the owner's end: then the line has to be moved on.
-                Answer::Queued(left) => Instant::now() + left + AFTER,
+                Ok(Answer::Queued(left)) => Instant::now() + left + AFTER,
+                Err(error) => {
+                    // Each would wait as long for the same silence, one after the other.
+                    if begun.elapsed() >= self.link.timeout {
+                        line.disperse();
+                    }
+                    return Err(error);
+                }
             };
             tokio::select! {
                 biased;
