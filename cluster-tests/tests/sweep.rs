@@ -198,7 +198,14 @@ async fn what_others_wrote_into_a_mapping_keeps_no_end_from_being_told() {
     let mut events = backend.subscribe();
     let clients: Vec<ClientId> = (0..5).map(|_| ClientId::generate()).collect();
     for client in &clients {
-        backend.create(creation(*client, Duration::from_secs(1))).await.unwrap();
+        backend.create(creation(*client, Duration::from_secs(600))).await.unwrap();
+    }
+    // All in one page.
+    let time = redis.cli(&["TIME"]);
+    let end = (time.lines().next().unwrap().parse::<u64>().unwrap() + 2).to_string() + "000";
+    for client in &clients {
+        redis.cli(&["PEXPIREAT", &key(*client, "s"), &end]);
+        redis.cli(&["ZADD", &format!("{PREFIX}:{{sweep}}:due"), &end, client.as_str()]);
     }
     for (client, odd) in clients.iter().zip(["7:\"", "7:a b", "\\", ""]) {
         redis.cli(&["SET", &key(*client, "m"), odd, "KEEPTTL"]);
