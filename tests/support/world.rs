@@ -1,11 +1,11 @@
 //! A bridge over a probe store, and an application around it.
 
-use axum_io_session::{ClientId, SessionBridge, SessionId};
+use axum_io_session::{ClientId, SessionBridge, SessionEvent, SessionId};
 
-use super::KEY;
 use super::app::app;
 use super::http::Browser;
 use super::probe::ProbeStore;
+use super::{KEY, next};
 
 pub struct World {
     pub bridge: SessionBridge,
@@ -23,12 +23,16 @@ pub async fn world_of(store: ProbeStore) -> World {
 }
 
 impl World {
-    /// A browser with a session, and its ids.
+    /// A browser with a session, and its ids. Streams that are opened from now on tell nothing of
+    /// how it came about.
     pub async fn seeded(&self, body: &str) -> (Browser, SessionId, ClientId) {
         let mut browser = Browser::new();
+        let mut events = self.bridge.events();
         browser.post(&self.app, "/merge", body).await;
         let session = browser.get(&self.app, "/id").await.body.parse().unwrap();
         let client = browser.get(&self.app, "/client").await.body.parse().unwrap();
+        // An answer may overtake the event of the same change.
+        while !matches!(next(&mut events).await, SessionEvent::Set(e) if e.session_id == session) {}
         (browser, session, client)
     }
 }
