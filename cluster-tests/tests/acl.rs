@@ -13,10 +13,15 @@ use cluster_tests::{
 };
 use support::person::Person;
 
-/// The file as it is given to users, for another prefix.
+/// A file as it is given to users.
+fn deployed(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// The users of Redis, for another prefix.
 fn acl(prefix: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/redis-acl.conf");
-    let text = std::fs::read_to_string(file).unwrap();
+    let text = deployed("redis-acl.conf");
     let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
     let changed = line.replace("io-session:", &format!("{prefix}:"));
     text.replace(line, &changed)
@@ -149,8 +154,8 @@ fn without_notifications_a_sessions_own_end_is_told_in_time() {
     cluster.stop();
 }
 
-/// Gives the user to servers that run already, and has three nodes use them.
-fn works_for(servers: &[Redis], url: &str) {
+/// Gives the user to servers that run already, and has three nodes use them; runs this meanwhile.
+fn works_for(servers: &[Redis], url: &str, meanwhile: impl FnOnce()) {
     let text = acl(PREFIX);
     let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
     let words: Vec<&str> = line.split(' ').skip(1).collect();
@@ -169,6 +174,7 @@ fn works_for(servers: &[Redis], url: &str) {
     for server in servers {
         assert_nothing_else_refused(server, &["config|get"]);
     }
+    meanwhile();
     cluster.stop();
 }
 
@@ -176,12 +182,18 @@ fn works_for(servers: &[Redis], url: &str) {
 fn the_least_rights_are_enough_in_a_cluster() {
     let redis = RedisCluster::start();
     let url = redis.url().replace("redis-cluster://", "redis-cluster://io-session:change-me@");
-    works_for(redis.servers(), &url);
+    works_for(redis.servers(), &url, || {});
 }
 
 #[test]
-fn the_least_rights_are_enough_behind_sentinels() {
-    let redis = Sentinels::start();
+fn the_least_rights_are_enough_behind_sentinels_and_at_them() {
+    let redis = Sentinels::start_with_users(&deployed("sentinel-acl.conf"));
     let url = redis.url().replace("app:secret@", "io-session:change-me@");
-    works_for(redis.servers(), &url);
+    let url = format!("{url}&sentinelUsername=io-session&sentinelPassword=change-me");
+    works_for(redis.servers(), &url, || {
+        redis.are_listened_to("io-session", 3);
+        for refused in redis.ask_sentinels(&["ACL", "LOG"]) {
+            assert_eq!(refused.trim(), "", "a sentinel refused something");
+        }
+    });
 }

@@ -138,11 +138,7 @@ fn a_replica_that_does_not_confirm_refuses_changes_in_time_and_not_before_and_no
         assert!(longest < WAIT, "a read took {longest:?}");
     });
     replica.resume();
-    for person in &people {
-        until("changes are acknowledged again", HEALS, || {
-            (person.post("/session/inc").status == 200).then_some(())
-        });
-    }
+    people.iter().for_each(is_acknowledged);
     assert_eq!(socket.ok("session:get")["ok"], true);
     let stats = people[0].get("/monitor/stats").ok().json["stats"]["tables"].clone();
     assert_eq!((&stats["lease_lines"], &stats["lease_tokens"]), (&json!(0), &json!(0)));
@@ -156,11 +152,7 @@ fn failovers_lose_nothing_that_was_acknowledged() {
     for round in 0..ROUNDS {
         let primary = primary_of(&redis, round);
         let people: Vec<Browser> = (0..6).map(|_| cluster.browser()).collect();
-        for person in &people {
-            until("changes are acknowledged", HEALS, || {
-                (person.post("/session/inc").status == 200).then_some(())
-            });
-        }
+        people.iter().for_each(is_acknowledged);
         let began: Vec<u64> = people.iter().map(count).collect();
         let (stop, severed) = (AtomicBool::new(false), AtomicBool::new(false));
         let (written, answered_since) = (AtomicU64::new(0), AtomicUsize::new(0));
@@ -208,9 +200,61 @@ fn failovers_lose_nothing_that_was_acknowledged() {
             let possible = began + acknowledged..=began + sent;
             assert!(n.is_some_and(|n| possible.contains(&n)), "round {round}: {n:?}, {possible:?}");
         }
+        redis.agree_on(heir);
         redis.server(primary).start_again();
         has_replicas(&redis.servers()[heir], 2);
+        redis.agree_on(heir);
     }
+}
+
+#[test]
+fn a_failover_from_a_primary_that_lives_loses_nothing_that_all_replicas_had_to_confirm() {
+    let redis = Sentinels::start();
+    has_replicas(&redis.servers()[0], 2);
+    let flags = ["--replicas", "2", "--replica-wait", "800ms"];
+    let cluster = Cluster::start_at(&vec![redis.url(); 2], &flags);
+    let people: Vec<Browser> = (0..6).map(|_| cluster.browser()).collect();
+    people.iter().for_each(is_acknowledged);
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let write = |person: &Browser| {
+        let began = count(person);
+        let (mut sent, mut acknowledged) = (began, began);
+        while !stop.load(Ordering::SeqCst) {
+            sent += 1;
+            if person.post("/session/inc").status == 200 {
+                acknowledged += 1;
+                written.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        acknowledged..=sent
+    };
+    let possible: Vec<_> = std::thread::scope(|scope| {
+        let write = &write;
+        let writers: Vec<_> = people.iter().map(|p| scope.spawn(move || write(p))).collect();
+        until("there is enough to lose", HEALS, || {
+            (written.load(Ordering::SeqCst) > 100).then_some(())
+        });
+        let heir = redis.fail_over();
+        // The old one is made a replica, and what it alone has is gone.
+        has_replicas(&redis.servers()[heir], 2);
+        redis.agree_on(heir);
+        stop.store(true, Ordering::SeqCst);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    for (person, possible) in people.iter().zip(possible) {
+        let n = until("the session is served", FAILED_OVER, || {
+            let answer = person.try_get("/session").ok().filter(|a| a.status == 200)?;
+            answer.session()["n"].as_u64()
+        });
+        assert!(possible.contains(&n), "{n}, {possible:?}");
+    }
+}
+
+/// Waits until a change of this person's session is.
+fn is_acknowledged(person: &Browser) {
+    until("a change is acknowledged", HEALS, || {
+        (person.post("/session/inc").status == 200).then_some(())
+    });
 }
 
 fn count(person: &Browser) -> u64 {

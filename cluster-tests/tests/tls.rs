@@ -117,6 +117,7 @@ fn three_nodes_share_sessions_behind_sentinels_over_tls_and_survive_the_death_of
     let mut redis = Sentinels::start_over_tls(&certificates);
     let cluster = sessions_are_shared(redis.url(), &certificates);
     nobody_came_without(&redis.servers()[..1]);
+    redis.are_listened_to("default", 3);
     let sockets = Sockets::start();
     let people: Vec<_> = (0..3).map(|_| Person::new(&cluster, &sockets)).collect();
     let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };

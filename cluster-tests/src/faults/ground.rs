@@ -46,6 +46,8 @@ pub struct Ground {
     past: Vec<Vec<Told>>,
     /// A server that was killed and has not come back.
     pub(super) away: Option<usize>,
+    /// The server that has taken over, behind sentinels.
+    heir: Option<usize>,
 }
 
 impl Ground {
@@ -75,7 +77,7 @@ impl Ground {
         };
         let cluster = Cluster::start_at(&urls, flags);
         let journals = cluster.nodes().iter().map(Journal::follow).collect();
-        Self { place, cluster, proxies, journals, past: Vec::new(), away: None }
+        Self { place, cluster, proxies, journals, past: Vec::new(), away: None, heir: None }
     }
 
     /// The one Redis.
@@ -172,12 +174,12 @@ impl Ground {
     }
 
     /// Waits until another server has taken over.
-    pub(super) fn is_taken_over(&self) {
+    pub(super) fn is_taken_over(&mut self) {
         let Some(victim) = self.away else { return };
         match &self.place {
             Place::One(_) => {}
             Place::Sentinels(redis) => {
-                until("a replica takes over", LIMIT, || redis.primary().map(drop));
+                self.heir = Some(until("a replica takes over", LIMIT, || redis.primary()));
             }
             Place::Slots(redis) => {
                 let heir = &redis.servers()[(victim + 3) % 6];
@@ -192,9 +194,7 @@ impl Ground {
     /// Starts the primary that was killed again, as a replica, if there is one.
     pub(super) fn is_whole(&mut self) {
         let Some(victim) = self.away.take() else { return };
-        if let Place::Sentinels(redis) = &self.place {
-            redis.agree();
-        }
+        self.is_the_only_heir();
         let server = self.server(victim);
         server.start_again();
         until("it follows the other one", LIMIT, || {
@@ -204,6 +204,14 @@ impl Ground {
             Place::One(_) => {}
             Place::Sentinels(redis) => redis.works(),
             Place::Slots(redis) => redis.works(),
+        }
+        self.is_the_only_heir();
+    }
+
+    /// A failover that no fault asked for loses what Redis had acknowledged.
+    fn is_the_only_heir(&self) {
+        if let (Place::Sentinels(redis), Some(heir)) = (&self.place, self.heir) {
+            redis.agree_on(heir);
         }
     }
 }

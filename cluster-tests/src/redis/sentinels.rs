@@ -13,8 +13,9 @@ use crate::wait::until;
 
 /// Starting and failing over have to be over by then.
 const LIMIT: Duration = Duration::from_secs(60);
-/// A primary that has been silent for this many milliseconds counts as gone: less, and one that only
-/// waits for a busy machine's processor would be, the heir before the others follow it.
+/// A primary that has been silent for this many milliseconds counts as gone. A sentinel asks a primary
+/// that it has just turned to for the first time a second later: with no more patience than that it
+/// may fail over again at once, from an heir that lives and is written to.
 const SILENCE: u32 = 3000;
 /// What the sentinels call the primary.
 const NAME: &str = "main";
@@ -43,7 +44,15 @@ impl Sentinels {
     /// # Panics
     /// If `redis-server` is missing, or that does not come about in time.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(&[], "")
+    }
+
+    /// The same; the sentinels have these users, by lines of their configuration.
+    ///
+    /// # Panics
+    /// The same.
+    pub fn start_with_users(users: &str) -> Self {
+        Self::start_with(&[], users)
     }
 
     /// The same; nodes, servers and sentinels talk over TLS, only the test itself need not.
@@ -53,10 +62,10 @@ impl Sentinels {
     pub fn start_over_tls(certificates: &Certificates) -> Self {
         let mut arguments = certificates.arguments();
         arguments.extend(["--tls-replication", "yes"].map(str::to_owned));
-        Self::start_with(&arguments)
+        Self::start_with(&arguments, "")
     }
 
-    fn start_with(tls: &[String]) -> Self {
+    fn start_with(tls: &[String], users: &str) -> Self {
         let options = || RedisOptions::new().program(LOCAL_SERVER).arguments(&USER).tls(tls);
         let primary = options().start();
         let address = if tls.is_empty() { primary.address() } else { primary.tls_address() };
@@ -64,7 +73,7 @@ impl Sentinels {
         let replica = |_| options().arguments(&["--replicaof", "127.0.0.1", &port]).start();
         let mut servers: Vec<Redis> = (0..2).map(replica).collect();
         servers.insert(0, primary);
-        let sentinels = (0..3).map(|_| Sentinel::start(&port, tls)).collect();
+        let sentinels = (0..3).map(|_| Sentinel::start(&port, tls, users)).collect();
         let all = Self { servers, sentinels };
         all.works();
         all
@@ -90,27 +99,58 @@ impl Sentinels {
     /// # Panics
     /// Never.
     pub fn primary(&self) -> Option<usize> {
-        let leads = |server: &Redis| server.ask(&["ROLE"]).is_some_and(|r| r.starts_with("master"));
-        self.servers.iter().position(leads)
+        (0..self.servers.len()).find(|&at| self.leads(at))
     }
 
-    /// Waits until all sentinels name the primary that there is. An old one that is started again
-    /// before that, without its data, would be taken for the primary by those who ask the others.
+    /// Has a replica take the place of the primary, which lives. Returns which one.
     ///
     /// # Panics
     /// If that does not come about in time.
-    pub fn agree(&self) {
-        let tls = self.sentinels[0].tls_address.is_some();
+    pub fn fail_over(&self) -> usize {
+        let old = self.primary().expect("one of them is the primary");
+        let command = ["SENTINEL", "FAILOVER", NAME];
+        until("a sentinel begins a failover", LIMIT, || self.sentinels[0].ask(&command));
+        until("all sentinels name another primary", LIMIT, || {
+            (0..self.servers.len()).filter(|&at| at != old).find(|&at| self.name(at))
+        })
+    }
+
+    /// Waits until all sentinels name this server as the primary, and makes sure that there is no
+    /// other one. An old one that is started again before that would be taken for the primary by
+    /// those who ask a sentinel that does not know the new one yet.
+    ///
+    /// # Panics
+    /// If that does not come about in time. If another server is the primary as well: then the
+    /// sentinels took one for dead that lives, and what is written to it is lost.
+    pub fn agree_on(&self, primary: usize) {
         until("all sentinels name the primary", LIMIT, || {
-            let primary = &self.servers[self.primary()?];
-            let address = if tls { primary.tls_address() } else { primary.address() };
-            let named = |sentinel: &Sentinel| {
-                let answer = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])?;
-                Some(answer.split_whitespace().collect::<Vec<_>>().join(":"))
-            };
-            let agrees = |sentinel| named(sentinel).is_some_and(|named| named == address);
-            self.sentinels.iter().all(agrees).then_some(())
+            let mut others = (0..self.servers.len()).filter(|&at| at != primary);
+            let other = others.find(|&at| self.leads(at));
+            assert!(
+                other.is_none(),
+                "the sentinels failed over from server {primary}, which lives, to {other:?}: is \
+                 this machine so busy that nothing runs for seconds?"
+            );
+            self.name(primary).then_some(())
         });
+    }
+
+    /// Whether all sentinels name this server as the primary.
+    fn name(&self, at: usize) -> bool {
+        let server = &self.servers[at];
+        let named = |sentinel: &Sentinel| {
+            let answer = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])?;
+            Some(answer.split_whitespace().collect::<Vec<_>>().join(":"))
+        };
+        let address = match self.sentinels[0].tls_address {
+            Some(_) => server.tls_address(),
+            None => server.address(),
+        };
+        self.sentinels.iter().all(|sentinel| named(sentinel).is_some_and(|named| named == address))
+    }
+
+    fn leads(&self, at: usize) -> bool {
+        self.servers[at].ask(&["ROLE"]).is_some_and(|role| role.starts_with("master"))
     }
 
     /// Such as `redis-sentinel://app:secret@127.0.0.1:26379?sentinelServiceName=main`. User and
@@ -130,6 +170,28 @@ impl Sentinels {
         url
     }
 
+    /// What each sentinel answers.
+    ///
+    /// # Panics
+    /// If one does not, or with an error.
+    pub fn ask_sentinels(&self, command: &[&str]) -> Vec<String> {
+        let answer = |sentinel: &Sentinel| sentinel.ask(command).expect("a sentinel answers");
+        self.sentinels.iter().map(answer).collect()
+    }
+
+    /// Waits until so many nodes listen to each sentinel, as this user.
+    ///
+    /// # Panics
+    /// If that does not come about in time.
+    pub fn are_listened_to(&self, user: &str, nodes: usize) {
+        let user = format!(" user={user} ");
+        let listens = |line: &&str| line.contains(&user) && line.contains(" sub=1 ");
+        until("all nodes listen to all sentinels", LIMIT, || {
+            let clients = self.ask_sentinels(&["CLIENT", "LIST"]);
+            clients.iter().all(|all| all.lines().filter(listens).count() == nodes).then_some(())
+        });
+    }
+
     /// The servers; the first began as the primary.
     pub fn servers(&self) -> &[Redis] {
         &self.servers
@@ -142,7 +204,7 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    fn start(primary: &str, tls: &[String]) -> Self {
+    fn start(primary: &str, tls: &[String], users: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the sentinel");
         let port = free_port();
         let file = folder.path().join("sentinel.conf");
@@ -154,6 +216,7 @@ impl Sentinel {
         if let Some(tls_port) = tls_port {
             let _ = writeln!(text, "tls-port {tls_port}");
         }
+        let _ = writeln!(text, "{users}");
         for pair in tls.chunks(2) {
             let _ = writeln!(text, "{} {}", pair[0].trim_start_matches('-'), pair[1]);
         }

@@ -6,34 +6,36 @@ use std::time::Duration;
 use fred::prelude::*;
 use fred::types::config::UnresponsiveConfig;
 use fred::types::{RespVersion, Version};
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::watch;
 
 use super::config::RedisConfig;
 use super::replicas::Replicated;
 use super::scripts::failed;
+use super::sentinels::{Named, Sentinels};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Messages that the listener may fall behind before it has to compare.
 const MESSAGES: usize = 16 * 1024;
 /// Commands that may wait on one connection while Redis is away; more fail at once.
 const BUFFERED: usize = 10_000;
+/// How often a client is sent to the primary that the sentinels name: the one that it asks may name
+/// the old one for a while, and its name for it may be another one.
+const MOVES: u32 = 5;
 
 /// The connections, and what is known of the other side.
 pub(super) struct Connected {
     pub(super) pool: Pool,
     pub(super) replicated: Option<Replicated>,
     pub(super) listener: Client,
+    pub(super) sentinels: Option<Sentinels>,
     pub(super) database: u8,
     pub(super) clustered: bool,
 }
 
-pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
-    redis.check()?;
-    let mut config = redis.fred()?;
-    // Subscribers of the older protocol can't be asked anything.
-    config.version = RespVersion::RESP3;
-    let database = config.database.unwrap_or(0);
+/// Clients of this kind.
+pub(super) fn builder(config: Config, timeout: Duration) -> Builder {
     let clustered = config.server.is_clustered();
-    let timeout = redis.timeout;
     let mut builder = Builder::from_config(config);
     builder
         .with_performance_config(|performance| {
@@ -55,6 +57,19 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
         })
         // For ever: a node heals by itself.
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
+    builder
+}
+
+pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
+    redis.check()?;
+    let mut config = redis.fred()?;
+    // Subscribers of the older protocol can't be asked anything.
+    config.version = RespVersion::RESP3;
+    let database = config.database.unwrap_or(0);
+    let clustered = config.server.is_clustered();
+    let timeout = redis.timeout;
+    let sentinels = Sentinels::new(&config, timeout)?;
+    let mut builder = builder(config, timeout);
     let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
     // The others have nothing to hear, and each has a dozen channels of this size.
     builder.with_performance_config(|performance| {
@@ -77,7 +92,7 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
         Result::<()>::Ok(())
     };
     let started = tokio::time::timeout(5 * timeout, starting).await;
-    let connected = Connected { pool, replicated, listener, database, clustered };
+    let connected = Connected { pool, replicated, listener, sentinels, database, clustered };
     match started {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -100,18 +115,21 @@ pub(super) async fn connect(redis: &RedisConfig) -> Result<Connected> {
 }
 
 /// Ends the connections: a client that is only dropped keeps its own.
-pub(super) async fn close(listener: &Client, pools: impl IntoIterator<Item = Pool>) {
+pub(super) async fn close(
+    clients: impl IntoIterator<Item = Client>,
+    pools: impl IntoIterator<Item = Pool>,
+) {
+    let alone = clients.into_iter().map(async |client| client.quit().await);
+    let pooled = pools.into_iter().map(async |pool| pool.quit().await);
     // Errors say that a connection was gone already.
-    let _ = listener.quit().await;
-    for pool in pools {
-        let _ = pool.quit().await;
-    }
+    let _ = tokio::join!(join_all(alone), join_all(pooled));
 }
 
 impl Connected {
     async fn close(&self) {
         let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
-        close(&self.listener, [self.pool.clone()].into_iter().chain(replicated)).await;
+        // Those to sentinels are not there yet.
+        close([self.listener.clone()], [self.pool.clone()].into_iter().chain(replicated)).await;
     }
 
     async fn check(&self) -> Result<()> {
@@ -146,14 +164,30 @@ fn is_supported(version: Option<&Version>) -> Result<()> {
     }
 }
 
-/// Asks each of a client's connections now and then, and begins all anew if one answers no more: a
-/// connection on which little is sent would not notice that the other side is gone.
-pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duration) {
+/// Looks after a client's connections, and begins all anew if one answers no more, for a connection
+/// on which little is sent would not notice that the other side is gone, or if it leads to a server that
+/// is the primary no more.
+pub(super) async fn watch_over(
+    client: Client,
+    every: Duration,
+    timeout: Duration,
+    mut named: Option<watch::Receiver<Option<Named>>>,
+) {
     let mut silent = 0;
+    let mut moves = 0;
     loop {
-        tokio::time::sleep(every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = changed(&mut named) => moves = MOVES,
+        }
         if !client.is_connected() {
             silent = 0;
+            continue;
+        }
+        if moves > 0 && is_elsewhere(&client, named.as_ref()) {
+            moves -= 1;
+            tracing::warn!("the sentinels name another primary; going there");
+            begin_anew(&client, timeout).await;
             continue;
         }
         let servers = match client.is_clustered() {
@@ -164,17 +198,38 @@ pub(super) async fn watch_over(client: Client, every: Duration, timeout: Duratio
             let options = Options { timeout: Some(timeout), cluster_node, ..Options::default() };
             client.with_options(&options).ping::<Value>(None).await
         });
-        match futures_util::future::try_join_all(pings).await {
+        match try_join_all(pings).await {
             Ok(_) => silent = 0,
             Err(_) => silent += 1,
         }
         if silent >= 2 {
             silent = 0;
             tracing::warn!("Redis answers no more on a connection; connecting again");
-            // It reconnects by its policy; an error here says that it is about to.
-            let _ = tokio::time::timeout(timeout, client.force_reconnection()).await;
+            begin_anew(&client, timeout).await;
         }
     }
+}
+
+async fn changed(named: &mut Option<watch::Receiver<Option<Named>>>) {
+    if let Some(named) = named
+        && named.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Whether the client has a connection, and to another server than the one that is named.
+fn is_elsewhere(client: &Client, named: Option<&watch::Receiver<Option<Named>>>) -> bool {
+    let Some(named) = named.and_then(|named| named.borrow().clone()) else { return false };
+    let is_named = |to: &Server| to.host == named.server.host && to.port == named.server.port;
+    let connected = client.active_connections();
+    !connected.is_empty() && !connected.iter().any(is_named)
+}
+
+async fn begin_anew(client: &Client, timeout: Duration) {
+    // It reconnects by its policy; an error here says that it is about to.
+    let _ = tokio::time::timeout(timeout, client.force_reconnection()).await;
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod records;
 mod replicas;
 mod reply;
 mod scripts;
+mod sentinels;
 mod shared;
 mod subscribe;
 mod sweep;
@@ -58,6 +59,7 @@ use leases::Leases;
 use link::Link;
 use looks::Looks;
 use scripts::failed;
+use sentinels::Sentinels;
 use shared::{Shared, closed};
 use watched::WatchedClients;
 
@@ -78,6 +80,8 @@ const WATCH: Duration = Duration::from_secs(1);
 pub struct RedisBackend {
     shared: Arc<Shared>,
     listener: Client,
+    /// Connections to sentinels, if Redis is behind some.
+    sentinels: Vec<Client>,
     notices: mpsc::Sender<u64>,
     closing: CancellationToken,
 }
@@ -92,7 +96,7 @@ impl RedisBackend {
     /// [`Store`](crate::ErrorKind::Store) if it refuses what is needed.
     pub async fn connect(redis: RedisConfig, config: BackendConfig) -> Result<Self> {
         let connected = connect::connect(&redis).await?;
-        let Connected { pool, replicated, listener, database, clustered } = connected;
+        let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
         let (events, _) = broadcast::channel(config.event_capacity);
         let shared = Arc::new(Shared {
             config,
@@ -116,15 +120,21 @@ impl RedisBackend {
         });
         let (notices, queue) = mpsc::channel(NOTICES);
         let closing = CancellationToken::new();
-        let backend = Self { shared, listener, notices, closing };
-        if let Err(error) = backend.start(&redis, queue).await {
+        let clients = sentinels.as_ref().map(|all| all.clients.clone()).unwrap_or_default();
+        let backend = Self { shared, listener, sentinels: clients, notices, closing };
+        if let Err(error) = backend.start(&redis, sentinels, queue).await {
             backend.shutdown().await;
             return Err(error);
         }
         Ok(backend)
     }
 
-    async fn start(&self, redis: &RedisConfig, queue: mpsc::Receiver<u64>) -> Result<()> {
+    async fn start(
+        &self,
+        redis: &RedisConfig,
+        sentinels: Option<Sentinels>,
+        queue: mpsc::Receiver<u64>,
+    ) -> Result<()> {
         let shared = &self.shared;
         shared.link.look_at_the_clock().await?;
         let listener = Arc::new(Listener {
@@ -148,12 +158,15 @@ impl RedisBackend {
         self.until_closed(publish(shared.clone(), queue));
         // An answer may stand behind one that waits for replicas.
         let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
-        for pool in shared.link.pools() {
-            for client in pool.clients() {
-                self.until_closed(connect::watch_over(client.clone(), WATCH, patience));
-            }
+        let named = sentinels.as_ref().map(Sentinels::named);
+        let watch = |client: &Client, patience| {
+            self.until_closed(connect::watch_over(client.clone(), WATCH, patience, named.clone()));
+        };
+        shared.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
+        watch(&self.listener, redis.timeout);
+        if let Some(sentinels) = sentinels {
+            self.until_closed(sentinels.listen());
         }
-        self.until_closed(connect::watch_over(self.listener.clone(), WATCH, redis.timeout));
         Ok(())
     }
 
@@ -165,6 +178,11 @@ impl RedisBackend {
                 () = closing.cancelled() => {}
             }
         });
+    }
+
+    /// The clients that belong to no pool.
+    fn alone(&self) -> Vec<Client> {
+        self.sentinels.iter().chain([&self.listener]).cloned().collect()
     }
 
     fn open(&self) -> Result<()> {
@@ -210,8 +228,7 @@ impl Drop for RedisBackend {
         // Without a shutdown the connections would outlive their owner: the client library keeps
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (listener, pools) = (self.listener.clone(), self.shared.link.pools());
-            runtime.spawn(async move { connect::close(&listener, pools).await });
+            runtime.spawn(connect::close(self.alone(), self.shared.link.pools()));
         }
     }
 }
@@ -361,7 +378,7 @@ impl Backend for RedisBackend {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            connect::close(&self.listener, self.shared.link.pools()).await;
+            connect::close(self.alone(), self.shared.link.pools()).await;
         }
     }
 }
