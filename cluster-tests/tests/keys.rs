@@ -124,6 +124,24 @@ fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
 }
 
 #[test]
+fn the_connect_of_a_socket_takes_one_command() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 2, &[]);
+    let browser = cluster.browser();
+    let answer = browser.post("/session/inc").ok();
+    let names = [answer.json["clientId"].as_str().unwrap(), answer.session_id().unwrap()];
+    let sockets = Sockets::start();
+    let mut open = Vec::new();
+    for url in cluster.urls() {
+        let connect = sent(&redis, &names, || open.push(sockets.open(&browser, url)));
+        assert_eq!(connect.len(), 1, "{connect:#?}");
+    }
+    for socket in open {
+        assert_eq!(socket.ok("session:get")["session"]["n"], 1);
+    }
+}
+
+#[test]
 fn a_request_that_does_not_extract_the_session_sends_nothing() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);

@@ -105,8 +105,10 @@ pub trait Backend: Send + Sync + 'static {
     /// and for clients that are [watched](Self::watch).
     fn known_session(&self, client: &ClientId) -> Option<Known>;
 
-    /// Begins to follow a client: it has a socket here. Balanced by [`unwatch`](Self::unwatch).
-    async fn watch(&self, client: &ClientId) -> Result<()>;
+    /// Begins to follow a client, as it has a socket here, and reads its live session, if there is
+    /// one: no change falls in between. Balanced by [`unwatch`](Self::unwatch), unless it fails or
+    /// the future is dropped.
+    async fn watch(&self, client: &ClientId) -> Result<Option<crate::session::Record>>;
 
     /// Ends one [`watch`](Self::watch).
     fn unwatch(&self, client: &ClientId);

@@ -78,79 +78,73 @@ pub async fn attach<A: Adapter>(
 async fn attached<A: Adapter>(handshake: &Handshake, sink: Sink<A>) -> Result<AttachmentGuard> {
     let bridge = handshake.bridge();
     let since = Instant::now();
-    let (client, paired) = match handshake.presented {
-        Some(session) => paired(bridge, &session, handshake.client).await?,
-        None => (handshake.client, None),
-    };
-    // Before the session is looked at, so that no change falls in between.
-    bridge.backend().watch(&client).await?;
-    let watch = Unwatch { bridge, client: Some(client) };
-    let (pairing, session) = match paired {
-        Some(session) => (Pairing::Any, Some(session)),
-        None => {
-            let present = present(bridge, &client).await?;
-            match bridge.options().socket_pairing {
-                SocketPairing::ClientOnly => (Pairing::Any, present),
-                SocketPairing::Session => (
-                    Pairing::Later { than: present.map(|(generation, _)| generation), since },
-                    None,
-                ),
-            }
+    let (watch, paired) = watched(bridge, handshake.presented.as_ref(), handshake.client).await?;
+    let session = watch.session;
+    let (pairing, session) = match bridge.options().socket_pairing {
+        SocketPairing::Session if !paired => {
+            (Pairing::Later { than: session.map(|(generation, _)| generation), since }, None)
         }
+        _ => (Pairing::Any, session),
     };
-    let guard = bridge.attach_socket(Attachment::new(client, pairing, session, sink));
+    let guard = bridge.attach_socket(Attachment::new(watch.client, pairing, session, sink));
     watch.pass_on();
     Ok(guard)
 }
 
-/// The client of the presented session; and the session, if the socket is paired with it. A
-/// cookie from before a rotation does not pair, not even a moment after it: to be worthless from then on is
-/// what an old id is rotated for.
-async fn paired(
-    bridge: &SessionBridge,
-    session: &SessionId,
-    client: ClientId,
-) -> Result<(ClientId, Option<(Generation, SessionId)>)> {
-    bridge.counters().loads.add(1);
-    Ok(match bridge.backend().load(session, Some(&client)).await? {
-        Loaded::Found(record) => (record.client_id, Some((record.generation, record.session_id))),
-        Loaded::Missing { .. } => (client, None),
-    })
-}
-
-/// The session that the client has now.
-async fn present(
-    bridge: &SessionBridge,
-    client: &ClientId,
-) -> Result<Option<(Generation, SessionId)>> {
-    let known = || {
-        let known = bridge.backend().known_session(client);
-        known.map(|known| (known.generation, known.session_id))
-    };
-    if let Some(known) = known() {
-        return Ok(Some(known));
-    }
-    // A stored one that this process does not know yet is attached by being asked for.
-    bridge.backend().session_of(client).await?;
-    Ok(known())
-}
-
-/// Ends a watch unless an attachment took it over.
-struct Unwatch<'a> {
+/// Watches the client of the presented session, or else the one of the client cookie; and whether
+/// the session that it has now is the presented one. A cookie from before a rotation does not pair, not
+/// even a moment after it: to be worthless from then on is what an old id is rotated for.
+async fn watched<'a>(
     bridge: &'a SessionBridge,
-    client: Option<ClientId>,
+    presented: Option<&SessionId>,
+    client: ClientId,
+) -> Result<(Watch<'a>, bool)> {
+    let own = Watch::begin(bridge, client).await?;
+    let Some(presented) = presented else { return Ok((own, false)) };
+    if own.has(presented) {
+        return Ok((own, true));
+    }
+    // Another client's, or one that the store can't find by its client.
+    bridge.counters().loads.add(1);
+    if let Loaded::Found(record) = bridge.backend().load(presented, Some(&client)).await? {
+        let other = Watch::begin(bridge, record.client_id).await?;
+        if other.has(presented) {
+            return Ok((other, true));
+        }
+    }
+    Ok((own, false))
 }
 
-impl Unwatch<'_> {
+/// A client that is watched, with its session as it was then: no change falls in between. The watch
+/// ends with this, unless an attachment takes it over.
+struct Watch<'a> {
+    bridge: &'a SessionBridge,
+    client: ClientId,
+    session: Option<(Generation, SessionId)>,
+    ends: bool,
+}
+
+impl<'a> Watch<'a> {
+    async fn begin(bridge: &'a SessionBridge, client: ClientId) -> Result<Self> {
+        bridge.counters().loads.add(1);
+        let record = bridge.backend().watch(&client).await?;
+        let session = record.map(|record| (record.generation, record.session_id));
+        Ok(Self { bridge, client, session, ends: true })
+    }
+
+    fn has(&self, session: &SessionId) -> bool {
+        self.session.is_some_and(|(_, id)| id == *session)
+    }
+
     fn pass_on(mut self) {
-        self.client = None;
+        self.ends = false;
     }
 }
 
-impl Drop for Unwatch<'_> {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
-            self.bridge.backend().unwatch(&client);
+        if self.ends {
+            self.bridge.backend().unwatch(&self.client);
         }
     }
 }

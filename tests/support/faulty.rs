@@ -139,8 +139,9 @@ impl Backend for Faulty {
     fn known_session(&self, client: &ClientId) -> Option<Known> {
         self.inner.known_session(client).filter(|_| self.fault != "knows nothing")
     }
-    async fn watch(&self, client: &ClientId) -> Result<()> {
-        self.inner.watch(client).await
+    async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
+        let record = self.inner.watch(client).await?;
+        Ok(record.filter(|_| self.fault != "watches without a look"))
     }
     fn unwatch(&self, client: &ClientId) {
         if self.fault != "watches for ever" {

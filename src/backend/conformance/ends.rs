@@ -113,16 +113,20 @@ checks! {
 
     "a watched client's session is known without asking" => |world| {
         let client = ClientId::generate();
-        world.backend.watch(&client).await.unwrap();
+        let watch = async || world.backend.watch(&client).await.unwrap();
+        assert_eq!(watch().await, None);
         let known = || world.backend.known_session(&client);
         assert_eq!(known(), None);
         let Created::New(record) = world.create(client, 1, Duration::ZERO).await else { panic!("new") };
         until("the creation is known", async || known().is_some_and(|known| known.session_id == record.session_id)).await;
         assert_eq!(known().unwrap().generation, record.generation);
+        let seen = watch().await.expect("the session that it has now");
+        assert_eq!((seen.session_id, seen.version), (record.session_id, record.version));
         let rotated = world.done(Commit { rotate: true, ..commit(&record, 1) }).await;
         until("the rotation is known", async || known().is_some_and(|known| known.session_id == rotated.session_id)).await;
         assert!(world.destroy(&rotated).await);
         until("the end is known", async || known().is_none()).await;
+        world.backend.unwatch(&client);
         world.backend.unwatch(&client);
     }
 
@@ -167,6 +171,13 @@ checks! {
             let record = world.seeded(n).await;
             let client = record.client_id;
             world.backend.watch(&client).await.unwrap();
+            {
+                // Who does not wait for the answer watches nothing.
+                let mut unheard = std::pin::pin!(world.backend.watch(&client));
+                if futures_util::poll!(&mut unheard).is_ready() {
+                    world.backend.unwatch(&client);
+                }
+            }
             let held = world.backend.acquire(&client, LIMIT).await.unwrap();
             world.backend.release(&client, held.lease);
             world.backend.unwatch(&client);

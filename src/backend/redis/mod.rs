@@ -293,21 +293,15 @@ impl Backend for RedisBackend {
         self.shared.watched.known(client)
     }
 
-    async fn watch(&self, client: &ClientId) -> Result<()> {
+    async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        self.shared.watched.add(client);
-        match self.shared.client_record(client).await {
-            Ok(record) => {
-                if let Some(record) = record {
-                    self.shared.watched.begin(&record);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.shared.watched.remove(client);
-                Err(error)
-            }
+        let watch = self.shared.watched.add(client);
+        let record = self.shared.client_record(client).await?;
+        if let Some(record) = &record {
+            self.shared.watched.begin(record);
         }
+        watch.stays();
+        Ok(record)
     }
 
     fn unwatch(&self, client: &ClientId) {

@@ -8,7 +8,6 @@ mod slots;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -171,14 +170,18 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
         self.shared.slots.known(client)
     }
 
-    async fn watch(&self, client: &ClientId) -> Result<()> {
+    async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        self.shared.slots.slot(client).watchers.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        let client = *client;
+        let watch = self.shared.slots.watch(client);
+        let read = self.whole(move |shared| async move { shared.live_record(client).await });
+        let record = read.await?;
+        watch.stays();
+        Ok(record)
     }
 
     fn unwatch(&self, client: &ClientId) {
-        self.shared.slots.slot(client).watchers.fetch_sub(1, Ordering::Relaxed);
+        self.shared.slots.unwatch(client);
     }
 
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent> {
