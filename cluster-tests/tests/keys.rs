@@ -87,21 +87,28 @@ fn nothing_is_left_a_while_after_the_last_session_ended() {
     until("nothing is left of the nodes", GRACE, || all_keys(&redis).is_empty().then_some(()));
 }
 
+/// A browser with a session, and what commands about it name: the client or the session.
+fn somebody(cluster: &Cluster) -> (Browser, [String; 2]) {
+    let browser = cluster.browser();
+    // Without a lease, which would be given back after the answer.
+    let answer = browser.post_json("/session/set", &json!({ "n": 1 })).ok();
+    let client = answer.json["clientId"].as_str().unwrap().to_owned();
+    (browser, [client, answer.session_id().unwrap().to_owned()])
+}
+
 /// Commands about one client that were sent while `act` ran.
-fn sent(redis: &Redis, names: &[&str], act: impl FnOnce()) -> Vec<String> {
+fn sent(redis: &Redis, names: &[String], act: impl FnOnce()) -> Vec<String> {
     let mut monitor = redis.monitor();
     act();
     let all = monitor.sent(redis);
-    all.into_iter().filter(|line| names.iter().any(|name| line.contains(name))).collect()
+    all.into_iter().filter(|line| names.iter().any(|name| line.contains(name.as_str()))).collect()
 }
 
 #[test]
 fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
-    let browser = cluster.browser();
-    let answer = browser.post("/session/inc").ok();
-    let names = [answer.json["clientId"].as_str().unwrap(), answer.session_id().unwrap()];
+    let (browser, names) = somebody(&cluster);
     let sockets = Sockets::start();
     let socket = sockets.open(&browser, cluster[1].url());
     // The first write makes what later ones find.
@@ -127,9 +134,7 @@ fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
 fn the_connect_of_a_socket_takes_one_command() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
-    let browser = cluster.browser();
-    let answer = browser.post("/session/inc").ok();
-    let names = [answer.json["clientId"].as_str().unwrap(), answer.session_id().unwrap()];
+    let (browser, names) = somebody(&cluster);
     let sockets = Sockets::start();
     let mut open = Vec::new();
     for url in cluster.urls() {
@@ -145,9 +150,7 @@ fn the_connect_of_a_socket_takes_one_command() {
 fn a_request_that_does_not_extract_the_session_sends_nothing() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
-    let browser = cluster.browser();
-    let answer = browser.post_json("/session/set", &json!({ "n": 1 })).ok();
-    let names = [answer.json["clientId"].as_str().unwrap(), answer.session_id().unwrap()];
+    let (browser, names) = somebody(&cluster);
     let nothing = sent(&redis, &names, || {
         for path in ["/", "/client.js", "/no/such/page", "/probe/waiting"] {
             browser.get(path);

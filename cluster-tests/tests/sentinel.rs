@@ -7,8 +7,26 @@ use std::time::Duration;
 
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend as _, BackendConfig};
-use cluster_tests::{Cluster, Sentinels, Sockets, until};
+use cluster_tests::{Cluster, Redis, Sentinels, Sockets, until};
 use support::person::{FOUND, HEALS, Person, is_copied};
+
+/// The primary, whose keys both replicas have by now.
+fn copied_primary(redis: &Sentinels) -> &Redis {
+    let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
+    replicas.iter().for_each(|replica| is_copied(primary, replica));
+    primary
+}
+
+/// Everybody is served, and told of changes and ends, now that this server is the primary.
+fn all_goes_on_at(heir: &Redis, people: &[Person]) {
+    for person in people {
+        person.is_served_by_all();
+        person.is_told_once_of_each_change();
+    }
+    // It was asked to tell of keys too.
+    people[0].is_deleted_by_others(heir);
+    people[1].logs_out();
+}
 
 #[test]
 fn the_contract_is_kept_behind_sentinels() {
@@ -23,8 +41,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_the_primary() {
     let sockets = Sockets::start();
     let people: Vec<Person> = (0..4).map(|_| Person::new(&cluster, &sockets)).collect();
     let lost = Person::new(&cluster, &sockets);
-    let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
-    replicas.iter().for_each(|replica| is_copied(primary, replica));
+    copied_primary(&redis);
 
     // The nodes see nothing of what happens now.
     cluster.nodes().iter().for_each(cluster_tests::Node::freeze);
@@ -37,13 +54,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_the_primary() {
     cluster.nodes().iter().for_each(cluster_tests::Node::thaw);
 
     lost.ends(FOUND);
-    for person in &people {
-        person.is_served_by_all();
-        person.is_told_once_of_each_change();
-    }
-    // The new primary was asked to tell of keys too.
-    people[0].is_deleted_by_others(heir);
-    people[1].logs_out();
+    all_goes_on_at(heir, &people);
     cluster.stop();
 }
 
@@ -53,8 +64,7 @@ fn nodes_leave_a_primary_whose_place_another_one_took_although_it_lives_and_take
     let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
     let sockets = Sockets::start();
     let people: Vec<Person> = (0..4).map(|_| Person::new(&cluster, &sockets)).collect();
-    let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
-    replicas.iter().for_each(|replica| is_copied(primary, replica));
+    let primary = copied_primary(&redis);
     // The sentinels can't make it a replica, which would close its connections.
     assert_eq!(primary.cli(&["ACL", "SETUSER", "default", "-replicaof", "-slaveof"]), "OK");
     let heir = &redis.servers()[redis.fail_over()];
@@ -63,12 +73,7 @@ fn nodes_leave_a_primary_whose_place_another_one_took_although_it_lives_and_take
         (!clients.contains("user=app")).then_some(())
     });
     assert!(primary.cli(&["ROLE"]).starts_with("master"));
-    for person in &people {
-        person.is_served_by_all();
-        person.is_told_once_of_each_change();
-    }
-    people[0].is_deleted_by_others(heir);
-    people[1].logs_out();
+    all_goes_on_at(heir, &people);
     cluster.stop();
 }
 

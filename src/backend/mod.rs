@@ -15,6 +15,7 @@ mod lease;
 pub mod redis;
 pub mod single;
 mod types;
+mod undo;
 
 use std::time::Duration;
 

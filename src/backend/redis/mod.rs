@@ -47,6 +47,7 @@ use super::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
     LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
 };
+use crate::backend::undo::Undo;
 use crate::error::Result;
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
 use clock::RedisClock;
@@ -295,12 +296,14 @@ impl Backend for RedisBackend {
 
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        let watch = self.shared.watched.add(client);
+        let watched = &self.shared.watched;
+        watched.add(client);
+        let undo = Undo::new(|| watched.remove(client));
         let record = self.shared.client_record(client).await?;
         if let Some(record) = &record {
-            self.shared.watched.begin(record);
+            watched.begin(record);
         }
-        watch.stays();
+        undo.finished();
         Ok(record)
     }
 

@@ -84,10 +84,8 @@ impl WatchedClients {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches a client, until what is returned is dropped.
-    pub(super) fn add(&self, client: &ClientId) -> Begun<'_> {
+    pub(super) fn add(&self, client: &ClientId) {
         self.lock().clients.entry(*client).or_default().count += 1;
-        Begun { clients: self, client: Some(*client) }
     }
 
     pub(super) fn remove(&self, client: &ClientId) {
@@ -246,28 +244,6 @@ impl WatchedClients {
     }
 }
 
-/// A watch that has begun. Ends with this, unless it stays.
-#[must_use]
-pub(super) struct Begun<'a> {
-    clients: &'a WatchedClients,
-    client: Option<ClientId>,
-}
-
-impl Begun<'_> {
-    /// From now on [`WatchedClients::remove`] ends it.
-    pub(super) fn stays(mut self) {
-        self.client = None;
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if let Some(client) = &self.client {
-            self.clients.remove(client);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +264,7 @@ mod tests {
         let watched = WatchedClients::default();
         let (soon, later) = (ClientId::generate(), ClientId::generate());
         for (client, left) in [(later, 100), (soon, 1)] {
-            watched.add(&client).stays();
+            watched.add(&client);
             watched.learn(&change(client, 1, left));
         }
         let begun = Instant::now();
@@ -301,7 +277,7 @@ mod tests {
     async fn nothing_is_kept_of_a_client_that_left() {
         let watched = WatchedClients::default();
         let client = ClientId::generate();
-        watched.add(&client).stays();
+        watched.add(&client);
         watched.learn(&change(client, 1, 1));
         watched.remove(&client);
         assert!(watched.lock().looks.is_empty() && watched.lock().clients.is_empty());
@@ -311,7 +287,7 @@ mod tests {
     async fn what_comes_late_changes_nothing_and_is_told_once() {
         let watched = WatchedClients::default();
         let client = ClientId::generate();
-        watched.add(&client).stays();
+        watched.add(&client);
         let (old, new) = (change(client, 1, 10), change(client, 2, 10));
         watched.learn(&new);
         watched.learn(&old);

@@ -21,6 +21,7 @@ use super::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
     LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
 };
+use crate::backend::undo::Undo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
 use crate::store::SessionStore;
@@ -173,10 +174,12 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
         let client = *client;
-        let watch = self.shared.slots.watch(client);
+        let slots = &self.shared.slots;
+        slots.watch(&client);
+        let undo = Undo::new(|| slots.unwatch(&client));
         let read = self.whole(move |shared| async move { shared.live_record(client).await });
         let record = read.await?;
-        watch.stays();
+        undo.finished();
         Ok(record)
     }
 

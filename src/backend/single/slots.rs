@@ -56,10 +56,8 @@ impl Slots {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a watcher of a client, until what is returned is dropped.
-    pub(super) fn watch(&self, client: ClientId) -> Watch<'_> {
-        self.slot(&client).watchers.fetch_add(1, Ordering::Relaxed);
-        Watch { slots: self, client: Some(client) }
+    pub(super) fn watch(&self, client: &ClientId) {
+        self.slot(client).watchers.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn unwatch(&self, client: &ClientId) {
@@ -208,28 +206,6 @@ impl Drop for SlotRef<'_> {
             && slot.lease.is_idle();
         if unused && maps.clients.get(&slot.client).is_some_and(|entry| entry.current.is_none()) {
             maps.clients.remove(&slot.client);
-        }
-    }
-}
-
-/// A watcher that has come. Leaves with this, unless it stays.
-#[must_use]
-pub(super) struct Watch<'a> {
-    slots: &'a Slots,
-    client: Option<ClientId>,
-}
-
-impl Watch<'_> {
-    /// From now on [`Slots::unwatch`] lets it leave.
-    pub(super) fn stays(mut self) {
-        self.client = None;
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if let Some(client) = &self.client {
-            self.slots.unwatch(client);
         }
     }
 }
