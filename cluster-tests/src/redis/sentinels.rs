@@ -13,9 +13,9 @@ use crate::wait::until;
 
 /// Starting and failing over have to be over by then.
 const LIMIT: Duration = Duration::from_secs(60);
-/// A primary that has been silent for this many milliseconds counts as gone. A sentinel asks a primary
-/// that it has just turned to for the first time a second later: with no more patience than that it
-/// may fail over again at once, from an heir that lives and is written to.
+/// A primary that has been silent for this many milliseconds counts as gone. A sentinel may not connect
+/// for a second to a primary that it has just turned to: with no more patience than that it may fail
+/// over again at once, from an heir that lives and is written to.
 const SILENCE: u32 = 3000;
 /// What the sentinels call the primary.
 const NAME: &str = "main";
