@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum_io_session::backend::redis::RedisConfig;
-use axum_io_session::bridge::WhenUnavailable;
+use axum_io_session::bridge::{OnDestroy, OnRotate, Seal, SocketPairing, WhenUnavailable};
 
 /// What the node was asked to be.
 #[derive(Debug)]
@@ -19,7 +19,14 @@ pub(crate) struct Args {
     pub(crate) retry_after: Duration,
     pub(crate) when_away: WhenUnavailable,
     pub(crate) node: Option<String>,
-    pub(crate) trust_proxy: bool,
+    pub(crate) trusted_proxies: usize,
+    pub(crate) allow_weak_keys: bool,
+    pub(crate) pairing: SocketPairing,
+    pub(crate) on_destroy: OnDestroy,
+    pub(crate) on_rotate: OnRotate,
+    pub(crate) seal: Seal,
+    pub(crate) origins: Vec<String>,
+    pub(crate) admin: Option<String>,
     pub(crate) probes: bool,
 }
 
@@ -42,14 +49,22 @@ One node: HTTP and Socket.IO share one session.
   --replicas N           REDIS_REPLICAS   of Redis that have to have a change before it is done
   --replica-wait 500ms   REDIS_REPLICA_WAIT and how long they get for it, else 503
   --audit 30s            REDIS_AUDIT      how often all sockets are compared with Redis
-  --key app.sid          SESSION_KEY      name of the session cookie
-  --keys k1,k2           SESSION_KEYS     signing keys: the first signs, all verify
+  --key app.sid          COOKIE_NAME      name of the session cookie
+  --keys k1,k2           SESSION_KEYS     signing keys of 32 or more bytes: the first signs, all verify
+  --allow-weak-keys      ALLOW_WEAK_KEYS=1 shorter ones, for trying things out
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
   --lease 10s            SESSION_LEASE    how long a dead handler may block a session
   --retry-after 1s       RETRY_AFTER      what a 503 says, in whole seconds
   --when-away refuse|anonymous WHEN_AWAY  sessions can't be loaded: 503, or an empty one to read
   --node NAME            NODE_NAME        name in events, default a random one
-  --trust-proxy          TRUST_PROXY=1    believe X-Forwarded-Proto of a load balancer
+  --trust-proxy          TRUST_PROXY=1    believe what a load balancer forwards; a number: so many of them
+  --pairing until-sealed PAIRING          sessions that a socket sees: strict, until-sealed or client
+  --on-destroy disconnect ON_DESTROY      sockets of a session that ends: disconnect, notify or nothing
+  --on-rotate disconnect ON_ROTATE        sockets of a session that is sealed: disconnect or follow
+  --seal on-rotate       SEAL             when sessions are sealed: on-rotate or from-start
+  --origins LIST         ORIGINS          other origins that may use sessions, separated by commas
+  --admin ADDR           ADMIN            address for /healthz, /metrics and /monitor; without it they are
+                                          on the public port only while that one is a loopback address
   --probes               PROBES=1         routes and socket events for tests only
   --help
 ";
@@ -61,6 +76,11 @@ impl Args {
         if given.flag("--help", "") {
             print!("{HELP}");
             std::process::exit(0);
+        }
+        if std::env::var_os("SESSION_KEY").is_some() {
+            return Err(
+                "SESSION_KEY is not used: signing keys go into SESSION_KEYS, the name of the session cookie into COOKIE_NAME".into(),
+            );
         }
         if given.flag("--near-cache", "NEAR_CACHE") {
             return Err("--near-cache is not part of this version; leave it out".into());
@@ -94,27 +114,54 @@ impl Args {
             },
         };
         let port = given.value("--port", "PORT")?.unwrap_or_else(|| "3000".into());
-        let keys = given.value("--keys", "SESSION_KEYS")?.unwrap_or_default();
+        let keys = given.value("--keys", "SESSION_KEYS")?;
         let args = Self {
             host: given.value("--host", "HOST")?.unwrap_or_else(|| "127.0.0.1".into()),
             port: port.parse().map_err(|_| format!("--port is {port:?}; it must be 0 to 65535"))?,
             store,
-            key: given.value("--key", "SESSION_KEY")?.unwrap_or_else(|| "app.sid".into()),
-            keys: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            key: given.value("--key", "COOKIE_NAME")?.unwrap_or_else(|| "app.sid".into()),
+            keys: list(keys),
             max_age: given.duration("--max-age", "SESSION_MAX_AGE", "24h")?,
             lease: given.duration("--lease", "SESSION_LEASE", "10s")?,
             retry_after: given.duration("--retry-after", "RETRY_AFTER", "1s")?,
-            when_away: match given.value("--when-away", "WHEN_AWAY")?.as_deref() {
-                None | Some("refuse") => WhenUnavailable::Refuse,
-                Some("anonymous") => WhenUnavailable::Anonymous,
-                Some(other) => {
-                    return Err(format!(
-                        "--when-away is {other:?}; it must be refuse or anonymous"
-                    ));
-                }
-            },
+            when_away: given.choice(
+                "--when-away",
+                "WHEN_AWAY",
+                &[("refuse", WhenUnavailable::Refuse), ("anonymous", WhenUnavailable::Anonymous)],
+            )?,
             node: given.value("--node", "NODE_NAME")?,
-            trust_proxy: given.flag("--trust-proxy", "TRUST_PROXY"),
+            trusted_proxies: given.count("--trust-proxy", "TRUST_PROXY")?,
+            allow_weak_keys: given.flag("--allow-weak-keys", "ALLOW_WEAK_KEYS"),
+            pairing: given.choice(
+                "--pairing",
+                "PAIRING",
+                &[
+                    ("until-sealed", SocketPairing::UntilSealed),
+                    ("strict", SocketPairing::Strict),
+                    ("client", SocketPairing::ClientOnly),
+                ],
+            )?,
+            on_destroy: given.choice(
+                "--on-destroy",
+                "ON_DESTROY",
+                &[
+                    ("disconnect", OnDestroy::default()),
+                    ("notify", OnDestroy::Notify),
+                    ("nothing", OnDestroy::Nothing),
+                ],
+            )?,
+            on_rotate: given.choice(
+                "--on-rotate",
+                "ON_ROTATE",
+                &[("disconnect", OnRotate::Disconnect), ("follow", OnRotate::Follow)],
+            )?,
+            seal: given.choice(
+                "--seal",
+                "SEAL",
+                &[("on-rotate", Seal::OnRotate), ("from-start", Seal::FromStart)],
+            )?,
+            origins: list(given.value("--origins", "ORIGINS")?),
+            admin: given.value("--admin", "ADMIN")?,
             probes: given.flag("--probes", "PROBES"),
         };
         match given.args.first() {
@@ -122,6 +169,11 @@ impl Args {
             None => Ok(args),
         }
     }
+}
+
+fn list(text: Option<String>) -> Vec<String> {
+    let text = text.unwrap_or_default();
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 struct Given {
@@ -136,6 +188,34 @@ impl Given {
         }
         !variable.is_empty()
             && std::env::var(variable).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+    }
+
+    /// One of these words; without the flag the first.
+    fn choice<T: Copy>(
+        &mut self,
+        flag: &str,
+        variable: &str,
+        words: &[(&str, T)],
+    ) -> Result<T, String> {
+        let given = self.value(flag, variable)?;
+        let word = given.as_deref().unwrap_or(words[0].0);
+        let found = words.iter().find(|(name, _)| *name == word);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+            format!("{flag} is {word:?}; it must be one of {}", names.join(", "))
+        })
+    }
+
+    /// `--flag` for one, or `--flag=N`.
+    fn count(&mut self, flag: &str, variable: &str) -> Result<usize, String> {
+        let joined = format!("{flag}=");
+        let at = self.args.iter().position(|arg| arg == flag || arg.starts_with(&joined));
+        let text = match at.map(|at| self.args.remove(at)) {
+            Some(arg) if arg == flag => "1".into(),
+            Some(arg) => arg[joined.len()..].to_owned(),
+            None => std::env::var(variable).ok().filter(|v| !v.is_empty()).unwrap_or("0".into()),
+        };
+        text.parse().map_err(|_| format!("{flag} is {text:?}; it must be a number"))
     }
 
     /// `--flag value` or `--flag=value`.

@@ -19,6 +19,8 @@ pub(crate) fn routes() -> Router<SessionBridge> {
         .route("/session/set", post(set))
         .route("/session/merge", post(merge))
         .route("/session/regenerate", post(regenerate))
+        .route("/session/renew", post(renew))
+        .route("/login", post(login))
         .route("/logout", post(logout))
 }
 
@@ -80,11 +82,36 @@ async fn merge(
 }
 
 async fn regenerate(State(bridge): State<SessionBridge>, session: Session) -> Result<Json<Value>> {
+    session.rotate()?;
+    session.save().await?;
+    Ok(answer(&bridge, &session))
+}
+
+async fn renew(State(bridge): State<SessionBridge>, session: Session) -> Result<Json<Value>> {
     if !session.is_new() {
-        session.rotate()?;
+        session.renew_id()?;
         session.save().await?;
     }
     Ok(answer(&bridge, &session))
+}
+
+/// Whoever logs in gets a sealed session: also with the first request of a browser.
+async fn login(
+    State(bridge): State<SessionBridge>,
+    session: Session,
+    body: Bytes,
+) -> Result<Response> {
+    let data = match object(&body) {
+        Ok(data) => data,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    for (key, value) in data.as_map() {
+        session.insert(key.clone(), value)?;
+    }
+    session.rotate()?;
+    // Saved here, so that the answer can name the new session.
+    session.save().await?;
+    Ok(answer(&bridge, &session).into_response())
 }
 
 async fn logout(session: Session) -> Result<Json<Value>> {

@@ -4,8 +4,9 @@
 //! Try it:          curl -c jar -b jar -X POST localhost:3000/session/inc
 //! Or in a browser: open http://localhost:3000 in two tabs
 //! With a store that survives restarts:
-//!                  cargo run --example node -- --store file:sessions.redb --keys change-me
-//! Two nodes:       cargo run --example node -- --redis redis://127.0.0.1:6379 --keys change-me
+//!                  cargo run --example node -- --store file:sessions.redb --keys "$(openssl rand -hex 32)"
+//! Two nodes:       export SESSION_KEYS=$(openssl rand -hex 32)
+//!                  cargo run --example node -- --redis redis://127.0.0.1:6379
 //!                  and the same with --port 3001
 
 mod args;
@@ -16,6 +17,7 @@ mod sockets;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
+use std::time::Duration;
 
 use args::{Args, Store};
 use axum::extract::DefaultBodyLimit;
@@ -28,6 +30,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The largest body and message that the node takes.
 const MEGABYTE: usize = 1_000_000;
@@ -63,6 +66,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         // A client that polls fetches its packets now and then; with the default of 128 a burst
         // of changes would fill the buffer, and answers would be lost.
         .max_buffer_size(1024)
+        // Whoever opens a connection and never connects a socket is gone after this.
+        .connect_timeout(Duration::from_secs(10))
         .build_layer();
     let probes = args.probes;
     // Events are added in a middleware, which runs before the client hears that it is connected:
@@ -73,16 +78,30 @@ async fn run() -> Result<(), Box<dyn Error>> {
     };
     io.ns("/", connected.with(add_events).with(attach));
 
-    let mut app = http::routes().merge(monitor::router(&bridge));
+    let listener = TcpListener::bind((args.host.as_str(), args.port)).await?;
+    let admin = match &args.admin {
+        Some(address) => Some(TcpListener::bind(address.as_str()).await?),
+        None => None,
+    };
+    let mut app = http::routes();
+    // Figures are nobody's business outside.
+    let inside = admin.is_none() && listener.local_addr()?.ip().is_loopback();
+    app = app.merge(if inside { monitor::router(&bridge) } else { monitor::health_router(&bridge) });
     if probes {
         app = app.merge(probes::routes());
     }
     let app = app.layer(DefaultBodyLimit::max(MEGABYTE)).with_state(bridge.clone());
     let app = bridge_session(app, socket_layer, &bridge);
 
-    let listener = TcpListener::bind((args.host.as_str(), args.port)).await?;
     // Before anybody hears that it listens, and may ask it to stop.
     let stopped = stop_signal();
+    let stop_admin = CancellationToken::new();
+    let admin = admin.map(|listener| {
+        let (app, stop) = (monitor::router(&bridge), stop_admin.clone());
+        tokio::spawn(async move {
+            axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+        })
+    });
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(async move {
@@ -92,6 +111,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
         })
         .await?;
     bridge.shutdown().await;
+    stop_admin.cancel();
+    if let Some(admin) = admin {
+        admin.await??;
+    }
     Ok(())
 }
 
@@ -102,13 +125,18 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     let mut builder = SessionBridge::builder()
         .key(&args.key)
         .keys(&args.keys)
-        // For trying things out. Give real nodes keys of 32 random bytes.
-        .allow_weak_keys(true)
+        .allow_weak_keys(args.allow_weak_keys)
         .max_age(args.max_age)
+        .max_payload(MEGABYTE)
         .lease(args.lease)
         .retry_after(args.retry_after)
         .when_unavailable(args.when_away)
-        .trust_proxy(args.trust_proxy)
+        .trusted_proxies(args.trusted_proxies)
+        .socket_pairing(args.pairing)
+        .on_destroy(args.on_destroy)
+        .on_rotate(args.on_rotate)
+        .seal(args.seal)
+        .allowed_origins(&args.origins)
         .messages(SocketMessages {
             set: Some("session:set".into()),
             destroy: Some("session:destroy".into()),

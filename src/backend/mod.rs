@@ -27,7 +27,7 @@ use crate::session::{ClientId, Generation, NodeId, SessionId};
 
 pub use types::{
     Acquired, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known, LeaseToken,
-    Loaded, NodeFigures, NodeInfo, Target,
+    Loaded, NewId, NodeFigures, NodeInfo, Target,
 };
 
 /// The place where sessions live.
@@ -45,27 +45,26 @@ pub trait Backend: Send + Sync + 'static {
     /// The node that events of this backend name.
     fn node(&self) -> &NodeId;
 
-    /// Reads a session by id. Takes no lock.
+    /// Reads the first live session that one of these ids opens, in their order. Takes no lock.
     ///
-    /// `hint` is the client that presented the id. A record that names no client goes to it; a
+    /// `hint` is the client that presented the ids. A record that names no client goes to it; a
     /// record of another client stays with that client. The first load of a stored session that
     /// no client is attached to attaches it and tells
     /// `SessionSet { is_new: false, is_init: true }`.
-    async fn load(&self, session: &SessionId, hint: Option<&ClientId>) -> Result<Loaded>;
+    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded>;
 
-    /// Creates a client's session, unless it has one: the creators of one client, all at the
-    /// same moment, end in one session.
+    /// Creates a client's session, unless it has one: it never ends or replaces a live one.
     ///
-    /// A session that the client already has is returned as [`Created::Exists`] if it is young
-    /// enough to come from a request that ran beside this one (see [`Create::since`]). An older
-    /// one is ended as `Replaced`.
+    /// A session that the client already has is returned as [`Created::Exists`] if it may be
+    /// joined (see [`Create::join`]): the creators of one client, all at the same moment, end in
+    /// one session. Else the answer is [`Created::Occupied`].
     async fn create(&self, create: Create) -> Result<Created>;
 
     /// Writes data, max age or a new id to a session that is still what the caller read.
     ///
-    /// In one step: checks that the session has not ended, that the lease (if any) is still the
-    /// caller's, and that the version is the one given; writes; renews the time to live; tells
-    /// one `SessionSet`.
+    /// In one step: checks that the session has neither ended nor been sealed, that the lease (if
+    /// any) is still the caller's, and that the version is the one given; writes; renews the time
+    /// to live; tells one `SessionSet`, and for [`NewId::Seal`] the end of the old one before.
     async fn commit(&self, commit: Commit) -> Result<Committed>;
 
     /// Renews the time to live without rewriting the data. Tells nothing. `None` if the session

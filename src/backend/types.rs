@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::session::{
     ClientId, DestroyReason, Generation, Lifetime, MaxAge, NodeId, Record, SessionData,
-    SessionEvent, SessionId,
+    SessionDestroy, SessionEvent, SessionId,
 };
 
 /// Proof that a lease was granted: a different one each time.
@@ -45,10 +45,10 @@ impl fmt::Debug for LeaseToken {
 pub enum Loaded {
     /// The live session.
     Found(Record),
-    /// No live session has this id.
+    /// No live session is opened by any of the ids.
     Missing {
-        /// The hinted client has another live session: its cookie is just out of date (a
-        /// rotation or a new login in a parallel request) and must not be cleared.
+        /// One of the ids is an earlier id of a session that lives on under another one: the
+        /// cookie is late. Its holder must neither read, change nor end that session.
         superseded: bool,
     },
 }
@@ -62,29 +62,31 @@ pub struct Create {
     pub data: SessionData,
     /// The session's own max age.
     pub max_age: MaxAge,
-    /// How long ago the creating request began to look at the client's session. A session older
-    /// than this (and a small grace) was there before and is replaced, a younger one is joined.
-    pub since: Duration,
+    /// Create a sealed session.
+    pub sealed: bool,
+    /// An open session of the client that is at most this old may be joined instead: the
+    /// client's first requests run side by side. Zero: none is.
+    pub join: Duration,
+    /// The age that the session begins with: zero, unless it takes over what another one was.
+    pub age: Duration,
 }
 
-/// A creator joins a session that is at most this much older than its own request.
-const JOIN_GRACE: Duration = Duration::from_secs(5);
-/// However long a request runs, it joins no session older than this (and the grace).
-const JOIN_LIMIT: Duration = Duration::from_secs(60);
-
 impl Create {
-    /// Whether a session of this age may come from a request that ran beside one that began
-    /// `since` ago, so that both create one session.
-    ///
-    /// The request's time counts up to 60 seconds, and 5 seconds of grace are added: a browser's
-    /// first requests need not begin in the same moment.
-    pub fn joins(age: Duration, since: Duration) -> bool {
-        age <= Self::joins_up_to(since)
+    /// A create of an open session that joins none.
+    pub fn new(client: ClientId, data: SessionData) -> Self {
+        Self {
+            client,
+            data,
+            max_age: MaxAge::Default,
+            sealed: false,
+            join: Duration::ZERO,
+            age: Duration::ZERO,
+        }
     }
 
-    /// The greatest age that [`joins`](Self::joins) allows.
-    pub fn joins_up_to(since: Duration) -> Duration {
-        since.min(JOIN_LIMIT) + JOIN_GRACE
+    /// Whether this live session of the client may be joined.
+    pub fn joins(&self, existing: &Record) -> bool {
+        !self.sealed && existing.is_joinable(self.join)
     }
 }
 
@@ -94,8 +96,12 @@ impl Create {
 pub enum Created {
     /// The new session.
     New(Record),
-    /// Somebody created one at the same moment: merge into it by a commit.
+    /// Another request created one at the same moment, and it may be joined: merge into it by a
+    /// commit.
     Exists(Record),
+    /// Nothing was created: the client has a live session that may not be joined. The creator
+    /// needs a client of its own.
+    Occupied,
 }
 
 /// A write.
@@ -116,8 +122,25 @@ pub struct Commit {
     /// Give the lease back in the same step, if the write is done. Every other result leaves it
     /// to the caller.
     pub release: bool,
-    /// Give the session a new id; the old one is dead with this very write.
-    pub rotate: bool,
+    /// Give the session a new id in the same step.
+    pub new_id: Option<NewId>,
+}
+
+/// What a new id is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NewId {
+    /// The same session: the generation stays, and the id it replaces opens the session for
+    /// [`renew_overlap`](BackendConfig::renew_overlap) more. Nothing is renewed if the session's
+    /// id is not `from` any more: another writer was faster, and one new id is enough.
+    Renew {
+        /// The id that the writer holds.
+        from: SessionId,
+    },
+    /// A sealed session with this data takes the place of this one: a new generation, and no
+    /// earlier id opens it. The end of the old one is told as
+    /// [`Sealed`](crate::session::DestroyReason::Sealed), just before the change.
+    Seal,
 }
 
 /// The result of [`commit`](super::Backend::commit).
@@ -167,6 +190,8 @@ pub struct Known {
     pub session_id: SessionId,
     /// Its birth mark.
     pub generation: Generation,
+    /// Whether it is sealed.
+    pub sealed: bool,
     /// When it was created, on this node's clock.
     pub created: Instant,
     /// Its version, as far as this node knows.
@@ -185,10 +210,12 @@ pub struct BackendConfig {
     pub lease: Duration,
     /// How many callers may wait for one client's lease. Default: 1024.
     pub lease_queue_limit: usize,
-    /// Bytes of a session's JSON. Default: 1 MiB.
+    /// Bytes of a session's JSON. Default: 64 KiB.
     pub max_payload: usize,
     /// Events that a slow subscriber may fall behind. Default: 4096.
     pub event_capacity: usize,
+    /// How long the previous id opens a session after [`NewId::Renew`]. Default: 10 seconds.
+    pub renew_overlap: Duration,
 }
 
 impl Default for BackendConfig {
@@ -198,8 +225,9 @@ impl Default for BackendConfig {
             lifetime: Lifetime::new(Duration::from_secs(30 * 24 * 60 * 60)),
             lease: Duration::from_secs(10),
             lease_queue_limit: 1024,
-            max_payload: 1024 * 1024,
+            max_payload: 64 * 1024,
             event_capacity: 4096,
+            renew_overlap: Duration::from_secs(10),
         }
     }
 }
@@ -214,9 +242,23 @@ pub struct BackendEvent {
     /// The version that the session has by this change. `None` for what is no change of it: an end,
     /// a notice of a change made elsewhere, the first use after a restart.
     pub version: Option<u64>,
+    /// Whether the session that was created or changed is sealed. `false` for an end.
+    pub sealed: bool,
+    /// For an end by sealing: the birth mark of the sealed session that took its place.
+    pub successor: Option<Generation>,
 }
 
 impl BackendEvent {
+    /// What concerns no session's state: a cleanup, a gap.
+    pub fn plain(event: SessionEvent) -> Self {
+        Self { event, generation: None, version: None, sealed: false, successor: None }
+    }
+
+    /// The end of a session.
+    pub fn end(event: SessionDestroy, generation: Option<Generation>) -> Self {
+        Self { generation, ..Self::plain(SessionEvent::Destroy(event)) }
+    }
+
     /// Why a session ended, if this tells an end.
     pub fn destroy_reason(&self) -> Option<DestroyReason> {
         match &self.event {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::core::SessionBridge;
 use super::leased::Held;
+use super::own_ends::{self, Ended};
 use super::unit::Unit;
 use crate::backend::{Loaded, Target};
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl SessionBridge {
     /// Those of the store.
     #[doc(alias = "getById")]
     pub async fn get_by_id(&self, session: &SessionId) -> Result<Option<SessionData>> {
-        Ok(match self.backend().load(session, None).await? {
+        Ok(match self.backend().load(std::slice::from_ref(session), None).await? {
             Loaded::Found(record) => Some(record.data),
             Loaded::Missing { .. } => None,
         })
@@ -71,7 +72,7 @@ impl SessionBridge {
         max_age: Option<MaxAge>,
     ) -> Result<()> {
         let (data, max_age) = checked(&data, max_age)?;
-        match self.backend().load(session, None).await? {
+        match self.backend().load(std::slice::from_ref(session), None).await? {
             Loaded::Found(record) => {
                 self.set(record.client_id, Some(record.generation), data, max_age).await
             }
@@ -97,11 +98,14 @@ impl SessionBridge {
     /// Ends a session. `false` if there was none. Does not wait for a handler that holds it: the
     /// handler's write is refused.
     ///
+    /// In the handler of a request of this very session it is a logout: the answer clears the
+    /// cookie, and what the handler sets belongs to a new session.
+    ///
     /// # Errors
     /// Those of the store.
     #[doc(alias = "destroyById")]
     pub async fn destroy_by_id(&self, session: &SessionId) -> Result<bool> {
-        self.backend().destroy(Target::Session(*session)).await
+        self.end(Target::Session(*session), Ended::Session(*session)).await
     }
 
     /// [`destroy_by_id`](Self::destroy_by_id) of the client's session.
@@ -110,7 +114,15 @@ impl SessionBridge {
     /// Those of the store.
     #[doc(alias = "destroyByClientId")]
     pub async fn destroy_by_client_id(&self, client: &ClientId) -> Result<bool> {
-        self.backend().destroy(Target::Client(*client)).await
+        self.end(Target::Client(*client), Ended::Client(*client)).await
+    }
+
+    async fn end(&self, target: Target, ended: Ended) -> Result<bool> {
+        let done = self.backend().destroy(target).await?;
+        if done {
+            own_ends::note(ended);
+        }
+        Ok(done)
     }
 
     /// Removes the expired sessions that are still in the store and returns their number. Ends
@@ -160,9 +172,13 @@ impl SessionBridge {
         let Some(record) = held.record().filter(|record| same(record.generation)) else {
             return Err(creating_prohibited());
         };
-        let unit = Unit { data, max_age, save: true, ..Unit::new(Some(record.clone())) };
-        self.commit_held(client, &unit, std::time::Duration::ZERO, Some(&held)).await?;
-        Ok(())
+        let changes = record.data.changes_to(&data);
+        if changes.is_empty() && max_age.is_none_or(|age| age == record.max_age) {
+            let touched = self.backend().touch(&client, record.generation).await?;
+            return touched.map(drop).ok_or_else(Error::ended);
+        }
+        let unit = Unit { data, max_age, ..Unit::new(record.clone(), record.session_id) };
+        self.write(record, &unit, &changes, Some(&held)).await.map(drop)
     }
 }
 

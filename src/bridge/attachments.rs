@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::core::SessionBridge;
+use super::options::SocketPairing;
 use crate::backend::Known;
 use crate::session::{ClientId, Generation, SessionEvent, SessionId};
 
@@ -44,19 +45,11 @@ pub(crate) enum SinkError {
     Closed,
 }
 
-/// Which of its client's sessions a socket may see.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Pairing {
-    /// All.
-    Any,
-    /// Those that are created after `since`: the handshake carried no session cookie of the one
-    /// that was there, and the client cookie alone opens nothing.
-    Later { than: Option<Generation>, since: Instant },
-}
-
 /// What a socket knows of its client's sessions.
 #[derive(Debug)]
 struct Heard {
+    /// The session whose cookie its handshake carried.
+    paired: Option<Generation>,
     /// The session that it was told of, and not yet the end of.
     session: Option<(Generation, SessionId)>,
     /// A session that it may not see. The event of an end does not say how old the session was.
@@ -70,26 +63,43 @@ struct Heard {
 pub(crate) struct Attachment {
     id: u64,
     client: ClientId,
-    pairing: Pairing,
+    pairing: SocketPairing,
+    /// The session that was there, but whose cookie the handshake did not carry.
+    than: Option<Generation>,
+    /// When it came: open sessions that were there before are not seen without their cookie.
+    since: Instant,
     heard: Mutex<Heard>,
     sink: Box<dyn SocketSink>,
     listeners: Mutex<Vec<mpsc::Sender<SessionEvent>>>,
 }
 
 impl Attachment {
-    /// `session` is the one that the socket begins with.
+    /// `session` is the one that its client has, and `paired` whether the handshake carried its
+    /// cookie.
     pub(crate) fn new(
         client: ClientId,
-        pairing: Pairing,
+        pairing: SocketPairing,
         session: Option<(Generation, SessionId)>,
+        paired: bool,
+        since: Instant,
         sink: impl SocketSink,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let generation = session.map(|(generation, _)| generation);
+        let sees = paired || pairing == SocketPairing::ClientOnly;
+        let heard = Heard {
+            paired: generation.filter(|_| paired),
+            session: session.filter(|_| sees),
+            refused: None,
+            seen: None,
+        };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             client,
             pairing,
-            heard: Mutex::new(Heard { session, refused: None, seen: None }),
+            than: generation.filter(|_| !paired),
+            since,
+            heard: Mutex::new(heard),
             sink: Box::new(sink),
             listeners: Mutex::new(Vec::new()),
         }
@@ -104,14 +114,25 @@ impl Attachment {
     }
 
     /// Whether the socket may see this session of its client.
-    pub(crate) fn admits(&self, generation: Generation, created: Option<Instant>) -> bool {
-        let Pairing::Later { than, since } = self.pairing else { return true };
-        if than == Some(generation) {
-            return false;
+    pub(crate) fn admits(
+        &self,
+        generation: Generation,
+        sealed: bool,
+        created: Option<Instant>,
+    ) -> bool {
+        if self.pairing == SocketPairing::ClientOnly {
+            return true;
         }
         let mut heard = self.heard();
+        if heard.paired == Some(generation) {
+            return true;
+        }
+        // Whoever has the client cookie sees an open session that begins later, and nothing else.
+        if sealed || self.pairing == SocketPairing::Strict || self.than == Some(generation) {
+            return false;
+        }
         match created {
-            Some(created) if created + CLOCK_SLACK < since => {
+            Some(created) if created + CLOCK_SLACK < self.since => {
                 heard.refused = Some(generation);
                 false
             }
@@ -121,7 +142,26 @@ impl Attachment {
     }
 
     pub(crate) fn admits_known(&self, known: &Known) -> bool {
-        self.admits(known.generation, Some(known.created))
+        self.admits(known.generation, known.sealed, Some(known.created))
+    }
+
+    /// Moves a socket of this session into the sealed one that took its place; `false` if it is
+    /// no socket of it.
+    pub(super) fn follow(&self, from: Generation, into: Generation) -> bool {
+        let mut heard = self.heard();
+        let follows = heard.session.is_some_and(|(session, _)| session == from);
+        if follows {
+            heard.paired = Some(into);
+        }
+        follows
+    }
+
+    /// Whether the socket was told of this session, or began with it, and not yet of its end.
+    pub(super) fn is_of(&self, generation: Option<Generation>, id: &SessionId) -> bool {
+        self.heard().session.is_some_and(|(session, session_id)| match generation {
+            Some(generation) => session == generation,
+            None => session_id == *id,
+        })
     }
 
     /// Notes what a socket that comes can read: changes up to here need not be told to it, although
@@ -270,16 +310,29 @@ impl Drop for AttachmentGuard {
 }
 
 impl SessionBridge {
-    /// Attaches a socket. The client has to be watched already; detaching ends that.
-    pub(crate) fn attach_socket(&self, attachment: Attachment) -> AttachmentGuard {
+    /// Attaches a socket. The client has to be watched already; detaching ends that, also if this
+    /// returns `None`: then the session that the socket was to begin with ended while it came, and
+    /// its end may have been told before the socket could hear it.
+    pub(crate) fn attach_socket(&self, attachment: Attachment) -> Option<AttachmentGuard> {
         let attachment = Arc::new(attachment);
         self.inner.attachments.add(attachment.clone());
-        // After that, so that nothing falls in between.
-        if let Some(known) = self.backend().known_session(&attachment.client) {
-            attachment.begin(&known);
-        }
         self.inner.counters.sockets_attached.add(1);
-        AttachmentGuard { bridge: self.clone(), attachment }
+        let guard = AttachmentGuard { bridge: self.clone(), attachment };
+        // After that, so that nothing falls in between.
+        let known = self.backend().known_session(&guard.attachment.client);
+        let begun = guard.attachment.session();
+        match (&known, begun) {
+            (Some(known), Some((generation, _))) if known.generation == generation => {
+                guard.attachment.begin(known);
+            }
+            (_, Some(_)) => return None,
+            (Some(known), None) if guard.attachment.admits_known(known) => {
+                guard.attachment.begin(known);
+                guard.attachment.heard().session = Some((known.generation, known.session_id));
+            }
+            _ => {}
+        }
+        Some(guard)
     }
 
     /// Detaches a socket, once.

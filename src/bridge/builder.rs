@@ -1,5 +1,7 @@
 //! Makes a bridge.
 
+mod security;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::core::SessionBridge;
-use super::options::{
-    OnConflict, OnDestroy, Options, SameSite, Secure, SocketMessages, SocketPairing,
-};
+use super::options::{ClientCookie, OnConflict, Options, SameSite, Secure, SocketMessages};
 use super::outage::WhenUnavailable;
 #[cfg(feature = "redis")]
 use crate::backend::redis::{RedisBackend, RedisConfig};
@@ -80,11 +80,10 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Whether each response sends the client cookie anew. Default true. Responses that shared
-    /// caches may keep (`Cache-Control: public` or `s-maxage`) never carry it.
+    /// On which answers the client cookie is sent. Default [`ClientCookie::Always`].
     #[doc(alias = "clientAlwaysRoll")]
-    pub fn client_always_roll(mut self, roll: bool) -> Self {
-        self.options.client_always_roll = roll;
+    pub fn client_cookie(mut self, policy: ClientCookie) -> Self {
+        self.options.client_cookie = policy;
         self
     }
 
@@ -95,7 +94,16 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Cap on the whole life of a session, whatever renews it. Default: none.
+    /// Time to live of an open session since its last write, 1 second to 1 year: visitors who
+    /// never log in need not be remembered for as long as others. Default: as
+    /// [`max_age`](Self::max_age). A session's own max age overrides it.
+    pub fn open_max_age(mut self, age: Duration) -> Self {
+        self.options.lifetime.open_max_age = Some(age);
+        self
+    }
+
+    /// Cap on the whole life of a session, whatever renews it; a session that is sealed keeps
+    /// the age that it had before. Default: none.
     pub fn absolute_max_age(mut self, age: Duration) -> Self {
         self.options.lifetime.absolute_max_age = Some(age);
         self
@@ -158,13 +166,6 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Believe `X-Forwarded-Proto`: set it only behind a proxy that sets or drops this header
-    /// itself. Default false.
-    pub fn trust_proxy(mut self, trust: bool) -> Self {
-        self.options.trust_proxy = trust;
-        self
-    }
-
     /// `Domain` of both cookies. Default: none, this host only.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.options.domain = Some(domain.into());
@@ -192,7 +193,7 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Limit on a session's JSON text in bytes, 2 to 1 GiB. Default 1 MiB.
+    /// Limit on a session's JSON text in bytes, 2 to 1 GiB. Default 64 KiB.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.options.max_payload = bytes;
         self
@@ -230,18 +231,6 @@ impl SessionBridgeBuilder {
     /// What a commit does about another writer. Default [`OnConflict::Merge`].
     pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
         self.options.on_conflict = on_conflict;
-        self
-    }
-
-    /// Which sessions a socket may see. Default [`SocketPairing::Session`].
-    pub fn socket_pairing(mut self, pairing: SocketPairing) -> Self {
-        self.options.socket_pairing = pairing;
-        self
-    }
-
-    /// What happens to sockets when their session ends. Default [`OnDestroy::Notify`].
-    pub fn on_destroy(mut self, on_destroy: OnDestroy) -> Self {
-        self.options.on_destroy = on_destroy;
         self
     }
 
@@ -378,6 +367,7 @@ impl SessionBridgeBuilder {
             lease_queue_limit: options.lease_queue_limit,
             max_payload: options.max_payload,
             event_capacity: options.event_capacity,
+            renew_overlap: options.renew_overlap,
         };
         let backend = match self.connect {
             Some(connect) => connect(config).await?,

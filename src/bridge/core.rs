@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attachments::Attachments;
 use super::builder::SessionBridgeBuilder;
+use super::engines::EngineConnections;
 use super::events::{Lagged, SessionEvents};
 use super::fanout;
 use super::nodes;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) options: Options,
     pub(crate) attachments: Attachments,
+    pub(super) engines: EngineConnections,
     pub(crate) counters: Counters,
     /// None after a shutdown, which ends all streams.
     pub(super) events: Mutex<Option<broadcast::Sender<Result<SessionEvent, Lagged>>>>,
@@ -77,6 +79,7 @@ impl SessionBridge {
             backend,
             options,
             attachments: Attachments::default(),
+            engines: EngineConnections::default(),
             counters: Counters::default(),
             events: Mutex::new(Some(events)),
             started: Instant::now(),
@@ -234,7 +237,9 @@ impl SessionBridge {
 
     /// Figures since the start, and what is held now.
     pub fn stats(&self) -> Stats {
-        self.inner.counters.stats(self.inner.attachments.len(), self.inner.backend.table_sizes())
+        let mut tables = self.inner.backend.table_sizes();
+        tables.push(("engines", self.inner.engines.len()));
+        self.inner.counters.stats(self.inner.attachments.len(), tables)
     }
 
     /// Whether sessions can be read now.

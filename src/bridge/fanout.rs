@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::attachments::{Attachment, SinkError};
 use super::core::{Inner, SessionBridge};
 use super::events::Lagged;
-use super::options::OnDestroy;
+use super::options::{OnDestroy, OnRotate};
 use crate::backend::BackendEvent;
 use crate::session::{
     ClientId, DestroyReason, Generation, SessionDestroy, SessionEvent, SessionId, SessionSet,
@@ -114,9 +114,9 @@ impl SessionBridge {
             }
             SessionEvent::Destroy(end) => {
                 counters.ended.add(1);
-                let sockets = self.admitted(&end.client_id, event);
-                self.tell(&sockets, event, self.end_message(end).as_ref());
-                self.follow_up(end.client_id, sockets);
+                let mut sockets = self.inner.attachments.of(&end.client_id);
+                sockets.retain(|socket| socket.is_of(event.generation, &end.session_id));
+                self.end_for(&sockets, event, end);
             }
             SessionEvent::Cleanup(cleanup) => {
                 if let Some(name) = self.options().messages.cleanup.as_deref() {
@@ -163,7 +163,7 @@ impl SessionBridge {
             .map(|known| known.created);
         sockets.retain(|attachment| {
             event.generation.is_none_or(|generation| {
-                attachment.admits(generation, created)
+                attachment.admits(generation, event.sealed, created)
                     && !event.version.is_some_and(|version| attachment.saw(generation, version))
             })
         });
@@ -195,7 +195,7 @@ impl SessionBridge {
             Ok(()) => self.counters().messages_sent.add(1),
             Err(SinkError::Full) => {
                 self.counters().messages_failed.add(1);
-                tracing::warn!(
+                tracing::debug!(
                     message = name,
                     "a socket's buffer is full; a session message is lost"
                 );
@@ -205,19 +205,43 @@ impl SessionBridge {
         }
     }
 
-    /// Does what the policy says about sockets whose session has ended.
-    fn follow_up(&self, client: ClientId, sockets: Vec<Arc<Attachment>>) {
-        if let OnDestroy::Disconnect { grace } = self.options().on_destroy
-            && !sockets.is_empty()
+    /// Tells sockets the end of their session, and does what the policy says about them.
+    fn end_for(
+        &self,
+        sockets: &[Arc<Attachment>],
+        event: &BackendEvent,
+        end: &SessionDestroy,
+    ) {
+        let options = self.options();
+        if options.on_rotate == OnRotate::Follow
+            && let (Some(from), Some(into)) = (event.generation, event.successor)
         {
-            let (bridge, closing) = (Arc::downgrade(&self.inner), self.inner.closing.clone());
-            self.inner.tasks.spawn(async move {
-                tokio::select! {
-                    () = disconnect(bridge, client, sockets, grace) => {}
-                    () = closing.cancelled() => {}
-                }
-            });
+            // What they see next is the sealed session, which is told in a moment.
+            for socket in sockets {
+                socket.follow(from, into);
+            }
+            return;
         }
+        self.tell(sockets, event, self.end_message(end).as_ref());
+        let grace = match (end.reason, options.on_destroy) {
+            (DestroyReason::Sealed, _) => Duration::ZERO,
+            (_, OnDestroy::Disconnect { grace }) => grace,
+            (_, OnDestroy::Notify | OnDestroy::Nothing) => return,
+        };
+        let mut sockets = sockets.to_vec();
+        if grace.is_zero() {
+            sockets.retain(still_there);
+        }
+        if sockets.is_empty() {
+            return;
+        }
+        let closing = self.inner.closing.clone();
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = disconnect(sockets, grace) => {}
+                () = closing.cancelled() => {}
+            }
+        });
     }
 
     /// Listeners are told that there is a gap.
@@ -249,16 +273,10 @@ impl SessionBridge {
             for (generation, (id, sockets)) in ended {
                 let end =
                     SessionDestroy::new(client, id, DestroyReason::Reconciled, self.node().clone());
-                let message = self.end_message(&end);
-                let event = BackendEvent {
-                    event: SessionEvent::Destroy(end),
-                    generation: Some(generation),
-                    version: None,
-                };
+                let event = BackendEvent::end(end.clone(), Some(generation));
                 self.counters().events.add(1);
                 self.counters().ended.add(1);
-                self.tell(&sockets, &event, message.as_ref());
-                self.follow_up(client, sockets);
+                self.end_for(&sockets, &event, &end);
                 self.publish(Ok(event.event));
                 found.insert(generation);
             }
@@ -268,9 +286,9 @@ impl SessionBridge {
                 let set = SessionSet::new(client, known.session_id, false, false, node);
                 let message = self.set_message(&set);
                 let event = BackendEvent {
-                    event: SessionEvent::Set(set),
                     generation: Some(known.generation),
-                    version: None,
+                    sealed: known.sealed,
+                    ..BackendEvent::plain(SessionEvent::Set(set))
                 };
                 self.tell(&current, &event, message.as_ref());
             }
@@ -279,29 +297,23 @@ impl SessionBridge {
     }
 }
 
-/// Disconnects sockets after a grace, unless their client has a new session by then.
-async fn disconnect(
-    bridge: Weak<Inner>,
-    client: ClientId,
-    mut sockets: Vec<Arc<Attachment>>,
-    grace: Duration,
-) {
+/// Disconnects sockets after a grace.
+async fn disconnect(mut sockets: Vec<Arc<Attachment>>, grace: Duration) {
     tokio::time::sleep(grace).await;
     for _ in 0..DISCONNECT_TRIES {
-        let Some(inner) = bridge.upgrade() else { return };
-        let known = inner.backend.known_session(&client);
-        drop(inner);
-        sockets.retain(|attachment| {
-            let stays = known.is_some_and(|known| attachment.admits_known(&known));
-            !stays && attachment.sink().is_open() && !attachment.sink().disconnect()
-        });
+        sockets.retain(still_there);
         if sockets.is_empty() {
             return;
         }
         tokio::time::sleep(DISCONNECT_PAUSE).await;
     }
-    tracing::warn!(
+    tracing::debug!(
         sockets = sockets.len(),
         "sockets of an ended session could not be disconnected"
     );
+}
+
+/// Disconnects a socket; whether that has to be tried again, for its buffer is full.
+fn still_there(socket: &Arc<Attachment>) -> bool {
+    socket.sink().is_open() && !socket.sink().disconnect()
 }

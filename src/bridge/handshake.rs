@@ -1,8 +1,10 @@
 //! What a request's cookies say, for whoever needs it later in the request or socket.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::core::SessionBridge;
+use super::engines::EngineConnection;
 use crate::session::{ClientId, SessionId};
 
 /// What the session layer learned from a request's cookies: verified, but not yet looked up.
@@ -14,7 +16,9 @@ use crate::session::{ClientId, SessionId};
 pub struct Handshake {
     pub(crate) bridge: SessionBridge,
     pub(crate) client: ClientId,
-    pub(crate) presented: Option<SessionId>,
+    pub(crate) presented: Arc<[SessionId]>,
+    /// Set for Engine.IO handshakes.
+    pub(crate) engine: Option<Arc<EngineConnection>>,
 }
 
 impl Handshake {
@@ -23,9 +27,10 @@ impl Handshake {
         self.client
     }
 
-    /// The id in the session cookie, whether or not there is such a session.
-    pub fn presented_session(&self) -> Option<SessionId> {
-        self.presented
+    /// The ids in the session cookies that verify, at most four, in the order in which they came;
+    /// whether or not there are such sessions.
+    pub fn presented_sessions(&self) -> &[SessionId] {
+        &self.presented
     }
 
     /// The bridge whose layer the request passed.

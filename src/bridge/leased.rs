@@ -12,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::context::SessionContext;
 use super::core::SessionBridge;
+use super::own_ends::{self, Ended};
 use super::unit::Unit;
 use crate::backend::{LeaseToken, Loaded, Target};
 use crate::error::{Error, ErrorKind, Result};
@@ -222,14 +223,17 @@ impl SessionBridge {
             self.counted(in_time())?;
             let target = Target::Leased(call.client, record.generation, held.lease());
             return match self.counted(self.backend().destroy(target).await)? {
-                true => Ok(Ran::Done(result)),
+                true => {
+                    own_ends::note(Ended::Session(record.session_id));
+                    Ok(Ran::Done(result))
+                }
                 false => Err(Error::ended()),
             };
         }
         let unit = Unit {
             data: left.data,
             max_age: (left.max_age != record.max_age).then_some(left.max_age),
-            ..Unit::new(Some(record.clone()))
+            ..Unit::new(record.clone(), record.session_id)
         };
         let changes = record.data.changes_to(&unit.data);
         if !changes.is_empty() || unit.max_age.is_some() {
@@ -285,7 +289,7 @@ impl SessionBridge {
         F: FnOnce(SessionContext) -> Fut,
         Fut: Future<Output = R>,
     {
-        let record = match self.backend().load(session, None).await? {
+        let record = match self.backend().load(std::slice::from_ref(session), None).await? {
             Loaded::Found(record) => record,
             Loaded::Missing { .. } => return Err(Error::missing()),
         };

@@ -2,6 +2,7 @@
 
 mod access;
 mod attachments;
+mod authority;
 mod builder;
 mod cleaner;
 mod context;
@@ -11,8 +12,11 @@ mod fanout;
 mod handshake;
 mod leased;
 mod nodes;
+mod engines;
 mod options;
+mod origin;
 mod outage;
+mod own_ends;
 mod stats;
 mod unit;
 
@@ -21,13 +25,19 @@ pub use context::{SessionContext, SessionMut};
 pub use core::SessionBridge;
 pub use events::{Lagged, SessionEvents};
 pub use handshake::Handshake;
-pub use options::{OnConflict, OnDestroy, SameSite, Secure, SocketMessages, SocketPairing};
+pub use options::{
+    ClientCookie, OnConflict, OnDestroy, OnRotate, SameSite, Seal, Secure, SocketMessages,
+    SocketPairing,
+};
 pub use outage::WhenUnavailable;
 pub use stats::Stats;
 
-pub(crate) use attachments::{Attachment, AttachmentGuard, Pairing, SinkError, SocketSink};
+pub(crate) use attachments::{Attachment, AttachmentGuard, SinkError, SocketSink};
+pub(crate) use engines::{EngineConnection, EngineRequest};
 pub(crate) use leased::{Call, Ran};
 pub(crate) use options::Options;
+pub(crate) use origin::RequestOrigin;
 pub(crate) use outage::whole_seconds;
 pub(crate) use stats::Anomaly;
-pub(crate) use unit::{Outcome, Unit};
+pub(crate) use own_ends::OwnEnds;
+pub(crate) use unit::{Outcome, Unit, WantsId};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::origin::OriginPolicy;
 use super::outage::WhenUnavailable;
 use crate::error::{Error, Result};
 use crate::session::{Lifetime, MAX_AGE_RANGE, NodeId};
@@ -26,8 +27,8 @@ pub enum SameSite {
 /// The `Secure` attribute of the cookies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Secure {
-    /// Set if the request came by https: by the scheme of its URI, or, with `trust_proxy`, by
-    /// `X-Forwarded-Proto`. This is the default.
+    /// Set if the request came by https: by the scheme of its URI, or, with `trusted_proxies`, by
+    /// `X-Forwarded-Proto` or `Forwarded`. This is the default.
     #[default]
     Auto,
     /// Always set.
@@ -49,32 +50,82 @@ pub enum OnConflict {
     Error,
 }
 
+/// When sessions are sealed: from then on a session is seen and changed only with its own cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Seal {
+    /// By [`Session::rotate`](crate::Session::rotate) or [`seal`](crate::Session::seal), at login.
+    /// This is the default. Until then the session is open: first requests of its client may join
+    /// it, and sockets of its client may see it.
+    #[default]
+    OnRotate,
+    /// From the start: no session is ever open.
+    FromStart,
+}
+
 /// Which sessions a socket may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SocketPairing {
-    /// The session whose cookie its handshake carried, and those that its client gets later.
+    /// The session whose cookie its handshake carried, and no other.
+    Strict,
+    /// That one, and open sessions that its client begins later: a page's first session needs no
+    /// reconnect. A sealed session is seen only by sockets whose handshake carried its cookie.
     /// This is the default.
     #[default]
-    Session,
-    /// Whatever session its client has. The client cookie, which lives for a year, is then a
-    /// full credential.
+    UntilSealed,
+    /// Whatever session its client has, sealed or not. The client cookie, which lives for a year,
+    /// is then a full credential for sockets.
     ClientOnly,
 }
 
-/// What happens to a client's sockets when its session ends.
+/// What happens to the sockets of a session when it is sealed (`rotate`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnDestroy {
-    /// They get the `sessionDestroy` message and stay connected. This is the default.
+#[non_exhaustive]
+pub enum OnRotate {
+    /// They get the `sessionDestroy` message with the reason `sealed` and are disconnected: they
+    /// did not show the new cookie. The page connects again with it. This is the default.
     #[default]
-    Notify,
-    /// They get the message, and are disconnected after `grace` unless their client has a new
-    /// session by then.
+    Disconnect,
+    /// They follow into the sealed session and get a `sessionSet` message. A socket that was
+    /// opened with stolen cookies before the login then sees the session after it.
+    Follow,
+}
+
+/// What happens to the sockets of a session when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnDestroy {
+    /// They get the `sessionDestroy` message and are disconnected after `grace`, also if their
+    /// client has a new session by then. This is the default, without a grace.
     Disconnect {
-        /// Time to say goodbye or to log in again, up to 1 hour.
+        /// Time to say goodbye, up to 1 hour.
         grace: Duration,
     },
+    /// They get the message and stay connected.
+    Notify,
     /// Nothing, not even a message.
     Nothing,
+}
+
+impl Default for OnDestroy {
+    fn default() -> Self {
+        Self::Disconnect { grace: Duration::ZERO }
+    }
+}
+
+/// On which answers the client cookie is sent. Never on one that a shared cache may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ClientCookie {
+    /// On each one, so that it never runs out for a visitor who comes back. This is the default.
+    #[default]
+    Always,
+    /// On answers to requests that asked for the session or the client id, and to Socket.IO
+    /// handshakes.
+    WithSession,
+    /// Only if it is new, belongs to another client than before, or was signed by an older key.
+    WhenNew,
 }
 
 /// The messages that a session's own sockets get.
@@ -112,7 +163,7 @@ pub(crate) struct Options {
     /// An empty name is the default only if nobody asked for it.
     pub(crate) client_key_given: bool,
     pub(crate) client_max_age: Duration,
-    pub(crate) client_always_roll: bool,
+    pub(crate) client_cookie: ClientCookie,
     pub(crate) lifetime: Lifetime,
     pub(crate) signed: bool,
     pub(crate) keys: Vec<Vec<u8>>,
@@ -120,7 +171,7 @@ pub(crate) struct Options {
     pub(crate) same_site: SameSite,
     pub(crate) http_only: bool,
     pub(crate) secure: Secure,
-    pub(crate) trust_proxy: bool,
+    pub(crate) trusted_proxies: usize,
     pub(crate) domain: Option<String>,
     pub(crate) path: String,
     pub(crate) auto_cleanup: bool,
@@ -131,8 +182,14 @@ pub(crate) struct Options {
     pub(crate) max_hold: Duration,
     pub(crate) lease_queue_limit: usize,
     pub(crate) on_conflict: OnConflict,
+    pub(crate) seal: Seal,
+    pub(crate) join_window: Duration,
+    pub(crate) renew_overlap: Duration,
     pub(crate) socket_pairing: SocketPairing,
     pub(crate) on_destroy: OnDestroy,
+    pub(crate) on_rotate: OnRotate,
+    pub(crate) origins: OriginPolicy,
+    pub(crate) pending_sockets_limit: usize,
     pub(crate) messages: SocketMessages,
     pub(crate) event_capacity: usize,
     pub(crate) retry_after: Duration,
@@ -147,7 +204,7 @@ impl Default for Options {
             client_key: String::new(),
             client_key_given: false,
             client_max_age: 365 * DAY,
-            client_always_roll: true,
+            client_cookie: ClientCookie::default(),
             lifetime: Lifetime::new(30 * DAY),
             signed: true,
             keys: Vec::new(),
@@ -155,19 +212,25 @@ impl Default for Options {
             same_site: SameSite::default(),
             http_only: true,
             secure: Secure::default(),
-            trust_proxy: false,
+            trusted_proxies: 0,
             domain: None,
             path: "/".into(),
             auto_cleanup: false,
             auto_cleanup_interval: None,
-            max_payload: 1024 * 1024,
+            max_payload: 64 * 1024,
             lease: 10 * SECOND,
             wait_limit: 10 * SECOND,
             max_hold: 10 * MINUTE,
             lease_queue_limit: 1024,
             on_conflict: OnConflict::default(),
+            seal: Seal::default(),
+            join_window: 5 * SECOND,
+            renew_overlap: 10 * SECOND,
             socket_pairing: SocketPairing::default(),
             on_destroy: OnDestroy::default(),
+            on_rotate: OnRotate::default(),
+            origins: OriginPolicy::default(),
+            pending_sockets_limit: 4096,
             messages: SocketMessages::default(),
             event_capacity: 4096,
             retry_after: SECOND,
@@ -189,6 +252,7 @@ impl Options {
         self.check_times()?;
         self.check_sizes()?;
         self.check_messages()?;
+        self.origins.settle()?;
         Ok(self)
     }
 
@@ -301,6 +365,12 @@ impl Options {
     fn check_times(&self) -> Result<()> {
         let (min, max) = (*MAX_AGE_RANGE.start(), *MAX_AGE_RANGE.end());
         in_range("max_age", self.lifetime.max_age, min, max, "1 second to 1 year")?;
+        if let Some(open) = self.lifetime.open_max_age {
+            in_range("open_max_age", open, min, max, "1 second to 1 year")?;
+        }
+        in_range("join_window", self.join_window, Duration::ZERO, MINUTE, "at most 1 minute")?;
+        let overlap = self.renew_overlap;
+        in_range("renew_overlap", overlap, Duration::ZERO, 5 * MINUTE, "at most 5 minutes")?;
         if let Some(cap) = self.lifetime.absolute_max_age {
             in_range("absolute_max_age", cap, min, 10 * max, "1 second to 10 years")?;
         }
@@ -330,6 +400,8 @@ impl Options {
         };
         size("max_payload", self.max_payload, 2, 1 << 30)?;
         size("lease_queue_limit", self.lease_queue_limit, 1, 1_000_000)?;
+        size("pending_sockets_limit", self.pending_sockets_limit, 1, 1_000_000)?;
+        size("trusted_proxies", self.trusted_proxies, 0, 16)?;
         size("event_capacity", self.event_capacity, 16, 1 << 20)
     }
 

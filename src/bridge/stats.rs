@@ -14,6 +14,8 @@ pub(crate) enum Anomaly {
     MalformedId,
     /// An id that names no live session.
     UnknownSession,
+    /// An earlier id of a session that lives on under another one.
+    SupersededSession,
     /// A session cookie without, or with another, client cookie.
     PairMismatch,
 }
@@ -24,6 +26,7 @@ impl Anomaly {
             Self::BadSignature => "bad signature",
             Self::MalformedId => "malformed id",
             Self::UnknownSession => "unknown session",
+            Self::SupersededSession => "superseded session",
             Self::PairMismatch => "client and session cookie do not belong together",
         }
     }
@@ -55,6 +58,11 @@ pub(crate) struct Counters {
     pub(crate) leases_lost: Counter,
     pub(crate) handlers_discarded: Counter,
     pub(crate) errors: Counter,
+    pub(crate) client_errors: Counter,
+    pub(crate) own_ways: Counter,
+    pub(crate) refused_origins: Counter,
+    pub(crate) refused_engine_ids: Counter,
+    pub(crate) refused_handshakes: Counter,
     pub(crate) served_anonymously: Counter,
     pub(crate) events: Counter,
     pub(crate) events_missed: Counter,
@@ -65,6 +73,7 @@ pub(crate) struct Counters {
     bad_signatures: Counter,
     malformed_ids: Counter,
     unknown_sessions: Counter,
+    superseded_sessions: Counter,
     pair_mismatches: Counter,
 }
 
@@ -74,6 +83,7 @@ impl Counters {
             Anomaly::BadSignature => self.bad_signatures.add(1),
             Anomaly::MalformedId => self.malformed_ids.add(1),
             Anomaly::UnknownSession => self.unknown_sessions.add(1),
+            Anomaly::SupersededSession => self.superseded_sessions.add(1),
             Anomaly::PairMismatch => self.pair_mismatches.add(1),
         }
     }
@@ -91,6 +101,11 @@ impl Counters {
             leases_lost: self.leases_lost.get(),
             handlers_discarded: self.handlers_discarded.get(),
             errors: self.errors.get(),
+            client_errors: self.client_errors.get(),
+            own_ways: self.own_ways.get(),
+            refused_origins: self.refused_origins.get(),
+            refused_engine_ids: self.refused_engine_ids.get(),
+            refused_handshakes: self.refused_handshakes.get(),
             served_anonymously: self.served_anonymously.get(),
             events: self.events.get(),
             events_missed: self.events_missed.get(),
@@ -101,6 +116,7 @@ impl Counters {
             bad_signatures: self.bad_signatures.get(),
             malformed_ids: self.malformed_ids.get(),
             unknown_sessions: self.unknown_sessions.get(),
+            superseded_sessions: self.superseded_sessions.get(),
             pair_mismatches: self.pair_mismatches.get(),
             sockets,
             tables: tables.into_iter().collect(),
@@ -135,6 +151,19 @@ pub struct Stats {
     pub handlers_discarded: u64,
     /// Requests and calls that failed because of the store or backend.
     pub errors: u64,
+    /// Commits that failed because of what the request asked for or because another one was
+    /// faster: answered with 4xx.
+    pub client_errors: u64,
+    /// Requests that got a client id of their own, for their client had a session that they may
+    /// not join.
+    pub own_ways: u64,
+    /// Requests and Socket.IO handshakes from origins that are not allowed.
+    pub refused_origins: u64,
+    /// Engine.IO requests without the client cookie of their handshake.
+    pub refused_engine_ids: u64,
+    /// Engine.IO handshakes beyond
+    /// [`pending_sockets_limit`](super::SessionBridgeBuilder::pending_sockets_limit).
+    pub refused_handshakes: u64,
     /// Requests that got an empty session as theirs could not be loaded: see
     /// [`WhenUnavailable::Anonymous`](super::WhenUnavailable::Anonymous).
     pub served_anonymously: u64,
@@ -156,6 +185,8 @@ pub struct Stats {
     pub malformed_ids: u64,
     /// Ids that name no live session.
     pub unknown_sessions: u64,
+    /// Earlier ids of sessions that live on under another one: late requests.
+    pub superseded_sessions: u64,
     /// Session cookies that came without, or with another, client cookie.
     pub pair_mismatches: u64,
     /// Sockets attached now.

@@ -10,7 +10,7 @@ use super::node::NodeId;
 /// | `is_new` | `is_init` | meaning |
 /// |---|---|---|
 /// | true | true | created now |
-/// | false | true | an existing session was attached to its client: first use after a restart, or a new id after a rotation |
+/// | false | true | an existing session was attached to its client: first use after a restart, or a new id (`rotate`, `renew_id`) |
 /// | false | false | an attached session changed |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +20,7 @@ pub struct SessionSet {
     pub client_id: ClientId,
     /// Its session.
     pub session_id: SessionId,
-    /// After a rotation: the id that the session had before.
+    /// The id that the session had before it got this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_id: Option<SessionId>,
     /// This write created the record.
@@ -43,22 +43,6 @@ impl SessionSet {
         Self { client_id, session_id, previous_id: None, is_new, is_init, node }
     }
 
-    /// The event of a rotation.
-    pub fn rotated(
-        client_id: ClientId,
-        session_id: SessionId,
-        previous_id: SessionId,
-        node: NodeId,
-    ) -> Self {
-        Self {
-            client_id,
-            session_id,
-            previous_id: Some(previous_id),
-            is_new: false,
-            is_init: true,
-            node,
-        }
-    }
 }
 
 /// Why a session ended.
@@ -74,6 +58,8 @@ pub enum DestroyReason {
     Evicted,
     /// The client got another session.
     Replaced,
+    /// `rotate` sealed it: its data lives on under a new id that its old cookie does not open.
+    Sealed,
     /// It vanished from the store behind the bridge's back.
     External,
     /// Its record could not be read.
@@ -90,6 +76,7 @@ impl DestroyReason {
             Self::Expired => "expired",
             Self::Evicted => "evicted",
             Self::Replaced => "replaced",
+            Self::Sealed => "sealed",
             Self::External => "external",
             Self::Corrupt => "corrupt",
             Self::Reconciled => "reconciled",

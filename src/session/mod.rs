@@ -12,4 +12,4 @@ pub use event::{Cleanup, DestroyReason, Gap, SessionDestroy, SessionEvent, Sessi
 pub use id::{ClientId, InvalidId, SessionId, generate_uid};
 pub use node::NodeId;
 pub use policy::{Lifetime, MAX_AGE_RANGE, MaxAge};
-pub use record::{Generation, Record};
+pub use record::{Generation, PreviousId, Record};

@@ -54,6 +54,9 @@ impl From<Duration> for MaxAge {
 pub struct Lifetime {
     /// Time to live since the last write, for sessions without an own one.
     pub max_age: Duration,
+    /// Time to live since the last write of an open session without an own one. `None`: as
+    /// `max_age`.
+    pub open_max_age: Option<Duration>,
     /// Cap on a session's whole life, whatever renews it. `None`: no cap.
     pub absolute_max_age: Option<Duration>,
     /// Every response of an existing session renews it.
@@ -65,24 +68,32 @@ pub struct Lifetime {
 impl Lifetime {
     /// Rules with this max age, no cap, and neither rolling nor renew.
     pub const fn new(max_age: Duration) -> Self {
-        Self { max_age, absolute_max_age: None, rolling: false, renew: false }
+        Self { max_age, open_max_age: None, absolute_max_age: None, rolling: false, renew: false }
+    }
+
+    /// The time to live since the last write, without the cap.
+    pub fn idle(&self, mode: MaxAge, sealed: bool) -> Duration {
+        match mode {
+            MaxAge::After(own) => own,
+            MaxAge::Default | MaxAge::Browser if sealed => self.max_age,
+            MaxAge::Default | MaxAge::Browser => self.open_max_age.unwrap_or(self.max_age),
+        }
     }
 
     /// The time to live that a write at `age` gives; zero if the cap is reached.
-    pub fn ttl(&self, mode: MaxAge, age: Duration) -> Duration {
-        let idle = match mode {
-            MaxAge::Default | MaxAge::Browser => self.max_age,
-            MaxAge::After(own) => own,
-        };
+    pub fn ttl(&self, mode: MaxAge, sealed: bool, age: Duration) -> Duration {
+        let idle = self.idle(mode, sealed);
         match self.absolute_max_age {
             Some(cap) => idle.min(cap.saturating_sub(age)),
             None => idle,
         }
     }
 
-    /// Whether an unchanged session is to be renewed at the end of a request.
-    pub fn renews(&self, record: &Record) -> bool {
-        self.rolling || (self.renew && record.remaining < record.ttl / 2)
+    /// Whether an unchanged session is to be renewed at the end of a request. `cookie` is how
+    /// long the request's cookie still lives, if that is known: it may end before the session.
+    pub fn renews(&self, record: &Record, cookie: Option<Duration>) -> bool {
+        let left = cookie.map_or(record.remaining, |cookie| cookie.min(record.remaining));
+        self.rolling || (self.renew && left < record.ttl / 2)
     }
 }
 
@@ -99,6 +110,8 @@ mod tests {
             session_id: SessionId::generate(),
             client_id: ClientId::generate(),
             generation: Generation::random(),
+            sealed: false,
+            previous: Vec::new(),
             version: 1,
             data: SessionData::new(),
             max_age: MaxAge::Default,
@@ -112,17 +125,36 @@ mod tests {
     fn renew_waits_until_less_than_half_is_left() {
         let mut rules = Lifetime::new(HOUR);
         rules.renew = true;
-        assert!(!rules.renews(&record(HOUR, HOUR * 7 / 10)));
-        assert!(!rules.renews(&record(HOUR, HOUR / 2)));
-        assert!(rules.renews(&record(HOUR, HOUR * 4 / 10)));
+        assert!(!rules.renews(&record(HOUR, HOUR * 7 / 10), None));
+        assert!(!rules.renews(&record(HOUR, HOUR / 2), None));
+        assert!(rules.renews(&record(HOUR, HOUR * 4 / 10), None));
+    }
+
+    #[test]
+    fn renew_counts_the_cookie_that_ends_before_its_session() {
+        let mut rules = Lifetime::new(HOUR);
+        rules.renew = true;
+        assert!(rules.renews(&record(HOUR, HOUR), Some(HOUR * 4 / 10)));
+        assert!(!rules.renews(&record(HOUR, HOUR), Some(HOUR * 7 / 10)));
+    }
+
+    #[test]
+    fn open_sessions_may_have_a_shorter_life() {
+        let mut rules = Lifetime::new(HOUR);
+        rules.open_max_age = Some(HOUR / 4);
+        for mode in [MaxAge::Default, MaxAge::Browser] {
+            assert_eq!(rules.ttl(mode, false, Duration::ZERO), HOUR / 4);
+            assert_eq!(rules.ttl(mode, true, Duration::ZERO), HOUR);
+        }
+        assert_eq!(rules.ttl(MaxAge::After(HOUR * 2), false, Duration::ZERO), HOUR * 2);
     }
 
     #[test]
     fn rolling_always_renews_and_the_default_never() {
         let mut rules = Lifetime::new(HOUR);
-        assert!(!rules.renews(&record(HOUR, Duration::from_secs(1))));
+        assert!(!rules.renews(&record(HOUR, Duration::from_secs(1)), None));
         rules.rolling = true;
-        assert!(rules.renews(&record(HOUR, HOUR)));
+        assert!(rules.renews(&record(HOUR, HOUR), None));
     }
 
     #[test]
@@ -143,7 +175,7 @@ mod tests {
             let mut rules = Lifetime::new(Duration::from_secs(idle));
             rules.absolute_max_age = Some(Duration::from_secs(cap));
             let mode = own.map_or(MaxAge::Default, |s| MaxAge::After(Duration::from_secs(s)));
-            let ttl = rules.ttl(mode, Duration::from_secs(age));
+            let ttl = rules.ttl(mode, true, Duration::from_secs(age));
             prop_assert!(age >= cap || ttl + Duration::from_secs(age) <= Duration::from_secs(cap));
             prop_assert!(age < cap || ttl.is_zero());
             prop_assert!(ttl <= Duration::from_secs(own.unwrap_or(idle)));

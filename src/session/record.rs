@@ -10,8 +10,8 @@ use super::data::SessionData;
 use super::id::{ClientId, SessionId};
 use super::policy::MaxAge;
 
-/// A session's birth mark: it stays through changes and rotations of the id, and differs for the
-/// client's next session. A writer that holds an ended session is told apart by it.
+/// A session's birth mark: it stays through changes and through `renew_id`, and differs after
+/// `rotate` and for the client's next session. It tells a writer that holds an ended session apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Generation(u64);
 
@@ -42,6 +42,15 @@ impl fmt::Debug for Generation {
     }
 }
 
+/// An id that a session had before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreviousId {
+    /// The id.
+    pub session_id: SessionId,
+    /// How long it still opens the session; zero if it does not.
+    pub opens_for: Duration,
+}
+
 /// A session as it is stored. All times are relative to the moment of reading, so that the
 /// clocks of nodes need not agree.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +61,12 @@ pub struct Record {
     pub client_id: ClientId,
     /// Its birth mark.
     pub generation: Generation,
+    /// Whether the session is sealed: seen and changed only with its own cookie. Fixed for a
+    /// generation: sealing a session begins a new one.
+    pub sealed: bool,
+    /// The ids it had before, newest first, at most [`PREVIOUS_IDS`](Self::PREVIOUS_IDS): a
+    /// cookie with one of them is late, not unknown.
+    pub previous: Vec<PreviousId>,
     /// Grows by one with each write of data, max age or id.
     pub version: u64,
     /// The data.
@@ -64,4 +79,90 @@ pub struct Record {
     pub ttl: Duration,
     /// Time to live that is left.
     pub remaining: Duration,
+}
+
+impl Record {
+    /// How many of its earlier ids a session remembers.
+    pub const PREVIOUS_IDS: usize = 8;
+
+    /// Whether this id opens the session: its own, or the one before a `renew_id` for a while.
+    pub fn opens_by(&self, id: &SessionId) -> bool {
+        self.session_id == *id
+            || self.previous.iter().any(|old| old.session_id == *id && !old.opens_for.is_zero())
+    }
+
+    /// Whether a first request of the client that runs beside the one that created this session
+    /// may join it: only an open session, and only one that is at most `window` old.
+    pub fn is_joinable(&self, window: Duration) -> bool {
+        !self.sealed && !window.is_zero() && self.age <= window
+    }
+
+    /// Whether the session had this id before.
+    pub fn had(&self, id: &SessionId) -> bool {
+        self.previous.iter().any(|old| old.session_id == *id)
+    }
+
+    /// The earlier ids of a session that gets a new id now. The current one opens it for
+    /// `overlap` more; with none, no earlier id opens it any more.
+    pub fn previous_after(&self, overlap: Duration) -> Vec<PreviousId> {
+        let current = PreviousId { session_id: self.session_id, opens_for: overlap };
+        let older = self.previous.iter().map(|old| PreviousId {
+            opens_for: old.opens_for.min(overlap),
+            ..*old
+        });
+        std::iter::once(current).chain(older).take(Self::PREVIOUS_IDS).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn record() -> Record {
+        Record {
+            session_id: SessionId::generate(),
+            client_id: ClientId::generate(),
+            generation: Generation::random(),
+            sealed: false,
+            previous: Vec::new(),
+            version: 1,
+            data: SessionData::new(),
+            max_age: MaxAge::Default,
+            age: Duration::ZERO,
+            ttl: Duration::from_secs(60),
+            remaining: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_renewed_id_opens_for_the_overlap_and_a_sealed_one_never() {
+        let mut record = record();
+        let first = record.session_id;
+        record.previous = record.previous_after(Duration::from_secs(10));
+        record.session_id = SessionId::generate();
+        assert!(record.opens_by(&first) && record.had(&first) && record.opens_by(&record.session_id));
+        record.previous = record.previous_after(Duration::ZERO);
+        let second = record.session_id;
+        record.session_id = SessionId::generate();
+        for old in [first, second] {
+            assert!(!record.opens_by(&old) && record.had(&old));
+        }
+    }
+
+    #[test]
+    fn only_the_last_ids_are_remembered() {
+        let mut record = record();
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            ids.push(record.session_id);
+            record.previous = record.previous_after(Duration::from_secs(1));
+            record.session_id = SessionId::generate();
+        }
+        assert_eq!(record.previous.len(), Record::PREVIOUS_IDS);
+        let had: HashSet<bool> =
+            ids[20 - Record::PREVIOUS_IDS..].iter().map(|id| record.had(id)).collect();
+        assert_eq!(had, HashSet::from([true]));
+        assert!(!record.had(&ids[20 - Record::PREVIOUS_IDS - 1]));
+    }
 }

@@ -10,11 +10,9 @@ use tokio::time::Instant;
 
 use super::sink::Sink;
 use crate::backend::Loaded;
-use crate::bridge::{
-    Attachment, AttachmentGuard, Handshake, Pairing, SessionBridge, SocketPairing,
-};
-use crate::error::Result;
-use crate::session::{ClientId, Generation, SessionId};
+use crate::bridge::{Attachment, AttachmentGuard, Handshake, SessionBridge};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{ClientId, Generation, Record, SessionId};
 
 /// Ties a socket to its attachment for as long as the socket lives.
 pub(super) struct Attached<A: Adapter> {
@@ -66,6 +64,10 @@ pub async fn attach<A: Adapter>(
         );
         return Ok(());
     };
+    if let Some(engine) = &handshake.engine {
+        engine.named(socket.id.as_str());
+        engine.connected();
+    }
     let sink = Sink::new(io, &socket);
     let guard = attached(&handshake, sink.clone()).await.map_err(|error| {
         tracing::error!(%error, "a socket was rejected: its session could not be looked up");
@@ -75,41 +77,50 @@ pub async fn attach<A: Adapter>(
     Ok(())
 }
 
+/// Tries of a socket whose session ends each time while it comes.
+const TRIES: usize = 4;
+
 async fn attached<A: Adapter>(handshake: &Handshake, sink: Sink<A>) -> Result<AttachmentGuard> {
     let bridge = handshake.bridge();
-    let since = Instant::now();
-    let (watch, paired) = watched(bridge, handshake.presented.as_ref(), handshake.client).await?;
-    let session = watch.session;
-    let (pairing, session) = match bridge.options().socket_pairing {
-        SocketPairing::Session if !paired => {
-            (Pairing::Later { than: session.map(|(generation, _)| generation), since }, None)
+    for _ in 0..TRIES {
+        let since = Instant::now();
+        let (watch, paired) = watched(bridge, &handshake.presented, handshake.client).await?;
+        let pairing = bridge.options().socket_pairing;
+        let (client, session) = (watch.client, watch.session());
+        let socket = Attachment::new(client, pairing, session, paired, since, sink.clone());
+        // From here on the attachment ends the watch.
+        watch.pass_on();
+        if let Some(guard) = bridge.attach_socket(socket) {
+            return Ok(guard);
         }
-        _ => (Pairing::Any, session),
-    };
-    let guard = bridge.attach_socket(Attachment::new(watch.client, pairing, session, sink));
-    watch.pass_on();
-    Ok(guard)
+    }
+    Err(Error::new(ErrorKind::SessionEnded, "its sessions ended faster than the socket came"))
 }
 
-/// Watches the client of the presented session, or else the one of the client cookie; and whether
-/// the session that it has now is the presented one. A cookie from before a rotation does not pair, not
-/// even a moment after it: to be worthless from then on is what an old id is rotated for.
+/// Watches the client of the first presented session that lives, or else the one of the client
+/// cookie; and whether the session that it has is the presented one. A cookie from before a
+/// rotation does not pair, not even a moment after it: to be worthless from then on is what an id
+/// is rotated for.
 async fn watched<'a>(
     bridge: &'a SessionBridge,
-    presented: Option<&SessionId>,
+    presented: &[SessionId],
     client: ClientId,
 ) -> Result<(Watch<'a>, bool)> {
     let own = Watch::begin(bridge, client).await?;
-    let Some(presented) = presented else { return Ok((own, false)) };
-    if own.has(presented) {
+    let Some(first) = presented.first() else { return Ok((own, false)) };
+    if own.opens_by(first) {
         return Ok((own, true));
     }
-    // Another client's, or one that the store can't find by its client.
+    // Another cookie's, another client's, or one that the store can't find by its client.
     bridge.counters().loads.add(1);
     if let Loaded::Found(record) = bridge.backend().load(presented, Some(&client)).await? {
-        let other = Watch::begin(bridge, record.client_id).await?;
-        if other.has(presented) {
-            return Ok((other, true));
+        let opened = |watch: &Watch<'_>| presented.iter().any(|id| watch.opens_by(id));
+        if record.client_id == client && opened(&own) {
+            return Ok((own, true));
+        }
+        let found = Watch::begin(bridge, record.client_id).await?;
+        if opened(&found) {
+            return Ok((found, true));
         }
     }
     Ok((own, false))
@@ -120,7 +131,7 @@ async fn watched<'a>(
 struct Watch<'a> {
     bridge: &'a SessionBridge,
     client: ClientId,
-    session: Option<(Generation, SessionId)>,
+    record: Option<Record>,
     ends: bool,
 }
 
@@ -128,12 +139,15 @@ impl<'a> Watch<'a> {
     async fn begin(bridge: &'a SessionBridge, client: ClientId) -> Result<Self> {
         bridge.counters().loads.add(1);
         let record = bridge.backend().watch(&client).await?;
-        let session = record.map(|record| (record.generation, record.session_id));
-        Ok(Self { bridge, client, session, ends: true })
+        Ok(Self { bridge, client, record, ends: true })
     }
 
-    fn has(&self, session: &SessionId) -> bool {
-        self.session.is_some_and(|(_, id)| id == *session)
+    fn opens_by(&self, session: &SessionId) -> bool {
+        self.record.as_ref().is_some_and(|record| record.opens_by(session))
+    }
+
+    fn session(&self) -> Option<(Generation, SessionId)> {
+        self.record.as_ref().map(|record| (record.generation, record.session_id))
     }
 
     fn pass_on(mut self) {

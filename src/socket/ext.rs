@@ -25,11 +25,12 @@ pub trait SocketSession<A: Adapter> {
     #[doc(alias = "clientId")]
     fn client_id(&self) -> Option<ClientId>;
 
-    /// The session that the socket's client has now. It follows: a socket that was opened before
-    /// the login sees the session after it, a new id after a rotation, and none after a logout,
-    /// without reconnecting. No store trip.
+    /// The session that the socket may see now. It follows: a socket that was opened before there
+    /// was a session sees the open one that its client begins, a new id after `renew_id`, and none
+    /// after a logout, without reconnecting. No store trip.
     ///
-    /// `None` too if the socket's handshake did not carry the cookie of the session: see
+    /// A sealed session is seen only by sockets whose handshake carried its cookie: after a login
+    /// with [`rotate`](crate::Session::rotate) a page connects again. See
     /// [`SocketPairing`](crate::bridge::SocketPairing).
     #[doc(alias = "sessionId")]
     fn session_id(&self) -> Option<SessionId>;
@@ -239,7 +240,7 @@ where
     let attachment = guard.attachment();
     let admits = |record: &Record| {
         let created = tokio::time::Instant::now().checked_sub(record.age);
-        attachment.admits(record.generation, created)
+        attachment.admits(record.generation, record.sealed, created)
     };
     let connected = || attachment.sink().is_open();
     let call = Call { client: attachment.client(), admits: &admits, connected: Some(&connected) };

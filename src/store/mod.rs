@@ -58,6 +58,21 @@ pub struct StoredSession {
     /// The session's own max age.
     #[serde(default)]
     pub max_age: MaxAge,
+    /// Whether the session is sealed: see [`Record::sealed`](crate::session::Record::sealed).
+    #[serde(default)]
+    pub sealed: bool,
+    /// The ids that the session had before, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<StoredPreviousId>,
+}
+
+/// An id that a stored session had before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPreviousId {
+    /// The id.
+    pub id: SessionId,
+    /// Until when it opens the session: milliseconds since the Unix epoch.
+    pub until: u64,
 }
 
 impl StoredSession {
@@ -72,6 +87,8 @@ impl StoredSession {
             generation: None,
             client_id: None,
             max_age: MaxAge::Default,
+            sealed: false,
+            previous: Vec::new(),
         }
     }
 }

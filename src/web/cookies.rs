@@ -1,5 +1,6 @@
 //! Reading and writing the two cookies.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use cookie::time::OffsetDateTime;
@@ -10,26 +11,59 @@ use http::{HeaderMap, HeaderValue};
 use super::keys::KeyRing;
 use crate::bridge::{Anomaly, Options, SameSite};
 use crate::session::{ClientId, SessionId};
+use crate::store::now_ms;
 
-/// Cookies of one name that are looked at: the first that verifies counts, and nobody needs more
-/// tries.
+/// Cookies of one name that are looked at.
 const CANDIDATES: usize = 32;
+/// Session cookies that are looked up, of those that verify: a browser sends several of one name
+/// after a change of `domain` or `path`, and from sibling hosts.
+const LOOKED_UP: usize = 4;
+/// Digits of a session cookie's end.
+const END_DIGITS: usize = 12;
 
 /// What a request's cookies say.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Incoming {
     pub(super) client: Option<Verified<ClientId>>,
-    pub(super) session: Option<Verified<SessionId>>,
-    /// There are session cookies, and none of them is any good.
-    pub(super) bad_session: bool,
+    /// Those that verify, in their order.
+    pub(super) sessions: Vec<Verified<SessionCookie>>,
     pub(super) anomalies: Vec<Anomaly>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Verified<T> {
-    pub(super) id: T,
+    pub(super) value: T,
     /// Signed by a key that is no longer the first.
     pub(super) stale: bool,
+}
+
+/// What a session cookie holds: the id, and when the browser drops the cookie. The server can't
+/// ask a browser for that, and has to send the cookie again when its session lives longer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct SessionCookie {
+    pub(super) id: SessionId,
+    /// Seconds since the Unix epoch; `None` for a cookie that ends with the browser.
+    ends: Option<u64>,
+}
+
+impl SessionCookie {
+    fn parse(text: &str) -> Option<Self> {
+        let (id, ends) = match text.split_once('.') {
+            Some((id, ends)) => {
+                let digits = (1..=END_DIGITS).contains(&ends.len())
+                    && ends.bytes().all(|byte| byte.is_ascii_digit());
+                (id, Some(ends.parse().ok().filter(|_| digits)?))
+            }
+            None => (text, None),
+        };
+        Some(Self { id: SessionId::parse(id).ok()?, ends })
+    }
+
+    /// How long the browser still keeps the cookie, by this node's clock.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let now = Duration::from_millis(now_ms());
+        self.ends.map(|ends| Duration::from_secs(ends).saturating_sub(now))
+    }
 }
 
 /// Reads and writes the cookies as the options say.
@@ -62,47 +96,29 @@ impl CookieKit {
 
     pub(super) fn read(&self, headers: &HeaderMap) -> Incoming {
         let mut incoming = Incoming::default();
-        let (client, _) = self.first(headers, &self.client, ClientId::LEN, &mut incoming, |text| {
+        let clients = verified(headers, &self.client, ClientId::LEN..=ClientId::LEN, |text| {
             ClientId::parse(text).ok()
         });
-        incoming.client = client;
-        let (session, seen) =
-            self.first(headers, &self.session, SessionId::LEN, &mut incoming, |text| {
-                SessionId::parse(text).ok()
-            });
-        incoming.session = session;
-        incoming.bad_session = seen && session.is_none();
-        incoming
-    }
-
-    /// The first cookie of this name that verifies and holds an id, and whether there is any
-    /// cookie of this name.
-    fn first<T>(
-        &self,
-        headers: &HeaderMap,
-        ring: &KeyRing,
-        length: usize,
-        incoming: &mut Incoming,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> (Option<Verified<T>>, bool) {
-        let mut seen = false;
-        for value in values(headers, ring.name()).take(CANDIDATES) {
-            seen = true;
-            // Nothing but ASCII of the right length is worth a signature's check.
-            let text = std::str::from_utf8(value)
-                .ok()
-                .filter(|text| text.is_ascii() && text.len() == ring.overhead() + length);
-            match text.and_then(|text| ring.verify(text)) {
-                Some((id, stale)) => match parse(&id) {
-                    Some(id) => return (Some(Verified { id, stale }), seen),
-                    None => incoming.anomalies.push(Anomaly::MalformedId),
-                },
-                // An emptied cookie is what a browser sends that keeps cleared ones for a while.
-                None if value.is_empty() => {}
-                None => incoming.anomalies.push(Anomaly::BadSignature),
+        for client in clients {
+            match client {
+                Ok(client) => {
+                    incoming.client = Some(client);
+                    break;
+                }
+                Err(anomaly) => incoming.anomalies.push(anomaly),
             }
         }
-        (None, seen)
+        let lengths = SessionId::LEN..=SessionId::LEN + 1 + END_DIGITS;
+        for session in verified(headers, &self.session, lengths, SessionCookie::parse) {
+            match session {
+                Ok(session) => incoming.sessions.push(session),
+                Err(anomaly) => incoming.anomalies.push(anomaly),
+            }
+            if incoming.sessions.len() == LOOKED_UP {
+                break;
+            }
+        }
+        incoming
     }
 
     /// Sets the client cookie.
@@ -124,7 +140,15 @@ impl CookieKit {
         age: Option<Duration>,
         secure: bool,
     ) {
-        self.set(headers, &self.session, id.as_str(), age, secure);
+        let value = match age {
+            Some(age) => {
+                // Never later than the browser drops it: it counts whole seconds from now.
+                let ends = Duration::from_millis(now_ms()).saturating_add(age).as_secs();
+                format!("{}.{ends}", id.as_str())
+            }
+            None => id.as_str().to_owned(),
+        };
+        self.set(headers, &self.session, &value, age, secure);
     }
 
     /// Clears the session cookie, with the attributes that it was set with.
@@ -176,6 +200,31 @@ fn append(headers: &mut HeaderMap, cookie: &Cookie<'_>) {
     }
 }
 
+/// The cookies of this name that verify and hold what is wanted, and what is wrong with others.
+fn verified<'a, T>(
+    headers: &'a HeaderMap,
+    ring: &'a KeyRing,
+    lengths: RangeInclusive<usize>,
+    parse: impl Fn(&str) -> Option<T> + 'a,
+) -> impl Iterator<Item = Result<Verified<T>, Anomaly>> + 'a {
+    values(headers, ring.name()).take(CANDIDATES).filter_map(move |value| {
+        // Nothing but ASCII of the right length is worth a signature's check.
+        let text = std::str::from_utf8(value).ok().filter(|text| {
+            let length = text.len().checked_sub(ring.overhead());
+            text.is_ascii() && length.is_some_and(|length| lengths.contains(&length))
+        });
+        match text.and_then(|text| ring.verify(text)) {
+            Some((text, stale)) => Some(match parse(&text) {
+                Some(value) => Ok(Verified { value, stale }),
+                None => Err(Anomaly::MalformedId),
+            }),
+            // An emptied cookie is what a browser sends that keeps cleared ones for a while.
+            None if value.is_empty() => None,
+            None => Some(Err(Anomaly::BadSignature)),
+        }
+    })
+}
+
 /// The values of all cookies of this name, over all `Cookie` headers, as bytes: one foreign
 /// cookie that is no ASCII must not hide ours.
 fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -214,7 +263,7 @@ mod tests {
     }
 
     fn session_of(kit: &CookieKit, line: &[u8]) -> Option<SessionId> {
-        kit.read(&headers(&[line])).session.map(|session| session.id)
+        kit.read(&headers(&[line])).sessions.first().map(|session| session.value.id)
     }
 
     #[test]
@@ -230,18 +279,47 @@ mod tests {
             .map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned())
             .collect();
         let incoming = kit.read(&headers(&[sent.join("; ").as_bytes()]));
-        assert_eq!(incoming.session, Some(Verified { id: session, stale: false }));
-        assert_eq!(incoming.client, Some(Verified { id: client, stale: false }));
+        let [found] = incoming.sessions[..] else { panic!("{incoming:?}") };
+        assert!(found.value.id == session && !found.stale);
+        let left = found.value.left().unwrap();
+        assert!((55..=60).contains(&left.as_secs()), "{left:?}");
+        assert_eq!(incoming.client, Some(Verified { value: client, stale: false }));
         assert!(incoming.anomalies.is_empty());
     }
 
     #[test]
-    fn the_first_cookie_that_verifies_counts() {
+    fn the_first_four_cookies_that_verify_count_in_their_order() {
         let kit = kit();
-        let (one, two) = (SessionId::generate(), SessionId::generate());
-        let (a, b) = (kit.session.sign(one.as_str()), kit.session.sign(two.as_str()));
-        let line = format!("app.sid=junk; app.sid={a}; app.sid={b}");
-        assert_eq!(session_of(&kit, line.as_bytes()), Some(one));
+        let ids: Vec<SessionId> = (0..6).map(|_| SessionId::generate()).collect();
+        let mut line = String::from("app.sid=junk");
+        for id in &ids {
+            line.push_str(&format!("; app.sid={}", kit.session.sign(id.as_str())));
+        }
+        let incoming = kit.read(&headers(&[line.as_bytes()]));
+        let read: Vec<SessionId> = incoming.sessions.iter().map(|found| found.value.id).collect();
+        assert_eq!(read, ids[..4]);
+    }
+
+    #[test]
+    fn a_cookie_that_ends_with_the_browser_says_no_end() {
+        let kit = kit();
+        let id = SessionId::generate();
+        let mut set = HeaderMap::new();
+        kit.set_session(&mut set, &id, None, false);
+        let line = set[SET_COOKIE].to_str().unwrap().split(';').next().unwrap();
+        let incoming = kit.read(&headers(&[line.as_bytes()]));
+        assert_eq!((incoming.sessions[0].value.id, incoming.sessions[0].value.left()), (id, None));
+    }
+
+    #[test]
+    fn an_end_that_is_no_number_spoils_the_cookie() {
+        let kit = kit();
+        let id = SessionId::generate();
+        for end in ["", "x", "-1", "+1", "1.2", "1234567890123", " 1"] {
+            let signed = kit.session.sign(&format!("{}.{end}", id.as_str()));
+            let line = format!("app.sid={signed}");
+            assert_eq!(session_of(&kit, line.as_bytes()), None, "{end:?}");
+        }
     }
 
     #[test]
@@ -253,7 +331,7 @@ mod tests {
         line.extend(ours.as_bytes());
         assert_eq!(session_of(&kit, &line), Some(id));
         let lines = headers(&[b"a=1", ours.as_bytes(), b"b=2"]);
-        assert_eq!(kit.read(&lines).session.map(|session| session.id), Some(id));
+        assert_eq!(kit.read(&lines).sessions[0].value.id, id);
     }
 
     #[test]
@@ -261,8 +339,7 @@ mod tests {
         let kit = kit();
         let line = format!("app.sid={}", kit.client.sign(ClientId::generate().as_str()));
         let incoming = kit.read(&headers(&[line.as_bytes()]));
-        assert_eq!(incoming.session, None);
-        assert!(incoming.bad_session);
+        assert_eq!(incoming.sessions, []);
         assert_eq!(incoming.anomalies, [Anomaly::BadSignature]);
     }
 
@@ -272,7 +349,7 @@ mod tests {
         let almost = format!("{}*", "A".repeat(42));
         let line = format!("app.sid={}", kit.session.sign(&almost));
         let incoming = kit.read(&headers(&[line.as_bytes()]));
-        assert_eq!(incoming.session, None);
+        assert_eq!(incoming.sessions, []);
         assert_eq!(incoming.anomalies, [Anomaly::MalformedId]);
     }
 
@@ -284,7 +361,7 @@ mod tests {
             let mut line = if prefixed { b"app.sid=".to_vec() } else { Vec::new() };
             line.extend(bytes.into_iter().filter(|byte| *byte != 0x7f));
             let incoming = kit().read(&headers(&[&line]));
-            prop_assert!(incoming.session.is_none() && incoming.client.is_none());
+            prop_assert!(incoming.sessions.is_empty() && incoming.client.is_none());
         }
 
         #[test]

@@ -39,7 +39,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientId {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        Ok(state(parts)?.client_id())
+        Ok(state(parts)?.wanted_client_id())
     }
 }
 

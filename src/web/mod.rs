@@ -24,13 +24,18 @@
 //! # }
 //! ```
 
+mod body;
+mod caching;
 mod cookies;
 mod extract;
 mod keys;
 mod layer;
+mod list;
+mod proxy;
 mod reject;
 mod session;
 mod state;
 
+pub use body::SessionBody;
 pub use layer::{SessionLayer, SessionService};
 pub use session::Session;

@@ -7,11 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::Instant;
 
-use crate::bridge::{Outcome, SessionBridge, Unit};
+use super::cookies::SessionCookie;
+use crate::bridge::{Outcome, SessionBridge, Unit, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionId};
+
+/// Cookies count whole seconds.
+const COOKIE_SLACK: Duration = Duration::from_secs(1);
 
 /// A request's session: an extractor.
 ///
@@ -35,8 +38,8 @@ pub struct Session {
 
 struct Inner {
     bridge: SessionBridge,
-    client: ClientId,
-    started: Instant,
+    /// The request's cookie that opened the session.
+    cookie: Option<SessionCookie>,
     /// It stands for one that could not be loaded.
     unavailable: bool,
     state: Mutex<State>,
@@ -45,6 +48,7 @@ struct Inner {
 }
 
 struct State {
+    client: ClientId,
     unit: Unit,
     cookie: CookieAction,
     committed: bool,
@@ -59,33 +63,33 @@ pub(super) enum CookieAction {
 }
 
 impl Session {
+    /// `cookie` is the one that opened the session, if there is one.
     pub(super) fn new(
         bridge: SessionBridge,
         client: ClientId,
-        started: Instant,
         unit: Unit,
+        cookie: Option<SessionCookie>,
     ) -> Self {
-        Self::make(bridge, client, started, unit, false)
+        Self::make(bridge, client, unit, cookie, false)
     }
 
     /// Stands for a session that could not be loaded: empty, and for reading only.
-    pub(super) fn unavailable(bridge: SessionBridge, client: ClientId, started: Instant) -> Self {
-        Self::make(bridge, client, started, Unit::default(), true)
+    pub(super) fn unavailable(bridge: SessionBridge, client: ClientId) -> Self {
+        Self::make(bridge, client, Unit::default(), None, true)
     }
 
     fn make(
         bridge: SessionBridge,
         client: ClientId,
-        started: Instant,
         unit: Unit,
+        cookie: Option<SessionCookie>,
         unavailable: bool,
     ) -> Self {
-        let state = State { unit, cookie: CookieAction::Keep, committed: false };
+        let state = State { client, unit, cookie: CookieAction::Keep, committed: false };
         Self {
             inner: Arc::new(Inner {
                 bridge,
-                client,
-                started,
+                cookie,
                 unavailable,
                 state: Mutex::new(state),
                 writing: tokio::sync::Mutex::new(()),
@@ -123,9 +127,16 @@ impl Session {
         state.unit.base.as_ref().filter(|_| !state.unit.destroy).map(|base| base.session_id)
     }
 
-    /// The client that the session belongs to.
+    /// The client that the session belongs to. A commit may change it: after the logout of a
+    /// sealed session, and for a request that may not join the session that its client has.
     pub fn client_id(&self) -> ClientId {
-        self.inner.client
+        self.lock().client
+    }
+
+    /// Whether the session is sealed, as it is stored: see [`rotate`](Self::rotate).
+    pub fn is_sealed(&self) -> bool {
+        let state = self.lock();
+        state.unit.base.as_ref().filter(|_| !state.unit.destroy).is_some_and(|base| base.sealed)
     }
 
     /// Whether the session is not stored yet.
@@ -203,7 +214,7 @@ impl Session {
     }
 
     /// Ends the session at the end of the request. Data set afterwards makes a new session with
-    /// a new id.
+    /// a new id. The logout of a sealed session also gives the browser a new client id.
     ///
     /// # Errors
     /// [`Committed`](ErrorKind::Committed) after the response.
@@ -211,22 +222,67 @@ impl Session {
     pub fn destroy(&self) -> Result<()> {
         let mut state = self.open()?;
         let unit = &mut state.unit;
-        unit.destroy = unit.base.is_some();
+        unit.destroy = unit.base.is_some() || unit.superseded;
         unit.data.clear();
         unit.max_age = None;
-        unit.rotate = false;
+        unit.new_id = None;
         unit.save = false;
         Ok(())
     }
 
-    /// Gives the session a new id at the end of the request, with its data kept: do it when a
-    /// person logs in or gains rights. The old id is dead at once, and open sockets follow.
+    /// Seals the session at the end of the request: a new id, with the data kept, that only this
+    /// request's answer gets. Do it when a person logs in or gains rights.
+    ///
+    /// Until then a session is *open*: requests that come beside its first one may join it, and
+    /// whoever has the client cookie can see it by a socket. A sealed session is seen, joined and
+    /// changed only with its own cookie:
+    ///
+    /// - The old id is dead at once. Requests that loaded the session before and write after it
+    ///   get [`SessionEnded`](ErrorKind::SessionEnded) (409) and change nothing.
+    /// - Its sockets are told (`sessionDestroy`, reason `sealed`) and disconnected; the page
+    ///   connects them again with the new cookie, once it has this answer
+    ///   ([`OnRotate`](crate::bridge::OnRotate)).
+    /// - Of two requests that rotate at once each gets a sealed session that lives: the second one
+    ///   one of its own, under a new client id, made of what it saw.
+    /// - In the request that creates the session the session is created sealed.
+    ///
+    /// A session without data is not stored, and rotating it does nothing.
     ///
     /// # Errors
     /// [`Committed`](ErrorKind::Committed) after the response.
     #[doc(alias = "regenerate")]
+    #[doc(alias = "cycle_id")]
     pub fn rotate(&self) -> Result<()> {
-        self.open()?.unit.rotate = true;
+        self.open()?.unit.new_id = Some(WantsId::Seal);
+        Ok(())
+    }
+
+    /// [`rotate`](Self::rotate), but only if the session is not sealed yet.
+    ///
+    /// # Errors
+    /// [`Committed`](ErrorKind::Committed) after the response.
+    pub fn seal(&self) -> Result<()> {
+        let mut state = self.open()?;
+        let stored = state.unit.base.as_ref().filter(|_| !state.unit.destroy);
+        if !stored.is_some_and(|base| base.sealed) {
+            state.unit.new_id = Some(WantsId::Seal);
+        }
+        Ok(())
+    }
+
+    /// Gives the session a new id at the end of the request, without a change of rights: so that
+    /// an id that leaked is of use for a limited time. At a login use [`rotate`](Self::rotate).
+    ///
+    /// It stays the same session: sockets follow, parallel requests land, and the previous id
+    /// opens it for
+    /// [`renew_overlap`](crate::bridge::SessionBridgeBuilder::renew_overlap) more. Only requests
+    /// that ask for it get the new cookie; of several at once all get the same.
+    ///
+    /// # Errors
+    /// [`Committed`](ErrorKind::Committed) after the response.
+    pub fn renew_id(&self) -> Result<()> {
+        let mut state = self.open()?;
+        state.unit.new_id = state.unit.new_id.max(Some(WantsId::Renew));
         Ok(())
     }
 
@@ -281,11 +337,12 @@ impl Session {
     /// those of [`save`](Self::save).
     pub async fn update<R>(&self, change: impl FnOnce(&mut SessionData) -> R) -> Result<R> {
         let _writing = self.inner.writing.lock().await;
-        let snapshot = self.open()?.unit.clone();
-        let since = self.since();
-        let bridge = &self.inner.bridge;
+        let (client, snapshot) = {
+            let state = self.open()?;
+            (state.client, state.unit.clone())
+        };
         let (result, unit, outcome) =
-            bridge.update_unit(self.inner.client, &snapshot, since, change).await?;
+            self.inner.bridge.update_unit(client, &snapshot, change).await?;
         self.settle(&snapshot, unit, outcome);
         Ok(result)
     }
@@ -302,25 +359,14 @@ impl Session {
 
     async fn write(&self) -> Result<()> {
         let _writing = self.inner.writing.lock().await;
-        let snapshot = self.lock().unit.clone();
-        let bridge = &self.inner.bridge;
-        let written = bridge.commit_unit(self.inner.client, &snapshot, self.since()).await;
-        match written {
-            Ok(outcome) => {
-                self.settle(&snapshot, snapshot.clone(), outcome);
-                Ok(())
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::SessionEnded {
-                    self.plan_cookie(CookieAction::Clear);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn since(&self) -> Duration {
-        self.inner.started.elapsed()
+        let (client, snapshot) = {
+            let state = self.lock();
+            (state.client, state.unit.clone())
+        };
+        let cookie = self.inner.cookie.and_then(|cookie| cookie.left());
+        let outcome = self.inner.bridge.commit_unit(client, &snapshot, cookie).await?;
+        self.settle(&snapshot, snapshot.clone(), outcome);
+        Ok(())
     }
 
     /// Takes over what was written, below the changes made since the write began.
@@ -330,13 +376,19 @@ impl Session {
         let mut next = match outcome {
             Outcome::Unchanged => written,
             Outcome::Stored { record, own } => {
+                state.client = record.client_id;
                 if own {
                     state.cookie = CookieAction::Set(Box::new(record.clone()));
                 }
-                Unit::new(Some(record))
+                let holds = if own { Some(record.session_id) } else { written.holds };
+                let id = record.session_id;
+                Unit { holds, ..Unit::new(record, id) }
             }
-            Outcome::Gone => {
-                state.cookie = CookieAction::Clear;
+            Outcome::Gone { client, ended } => {
+                state.client = client;
+                if ended {
+                    state.cookie = CookieAction::Clear;
+                }
                 Unit::default()
             }
         };
@@ -346,8 +398,8 @@ impl Session {
         if !snapshot.destroy && state.unit.destroy {
             next.destroy = next.base.is_some();
         }
-        if !snapshot.rotate && state.unit.rotate {
-            next.rotate = true;
+        if state.unit.new_id > snapshot.new_id {
+            next.new_id = state.unit.new_id;
         }
         if snapshot.max_age != state.unit.max_age {
             next.max_age = state.unit.max_age;
@@ -355,16 +407,28 @@ impl Session {
         state.unit = next;
     }
 
-    pub(super) fn plan_cookie(&self, action: CookieAction) {
-        self.lock().cookie = action;
-    }
-
     pub(super) fn cookie_action(&self) -> CookieAction {
         self.lock().cookie.clone()
     }
 
-    pub(super) fn base(&self) -> Option<Box<Record>> {
-        self.lock().unit.base.clone().map(Box::new)
+    /// The record whose cookie is to be sent again although this request did not write it: the
+    /// session outlives the cookie, for it was prolonged where no cookie could be set, or `stale`
+    /// says that the key that signed the cookie is about to go.
+    pub(super) fn to_send_again(&self, stale: bool) -> Option<Box<Record>> {
+        let state = self.lock();
+        let base = state.unit.base.as_ref()?;
+        let cookie = self.inner.cookie.filter(|cookie| cookie.id == base.session_id)?;
+        let outlived = match (cookie.left(), base.max_age == MaxAge::Browser) {
+            (Some(left), false) => left + COOKIE_SLACK < base.remaining,
+            (None, true) => false,
+            _ => true,
+        };
+        (stale || outlived).then(|| Box::new(base.clone()))
+    }
+
+    /// The cookie that opened the session.
+    pub(super) fn opened_by(&self) -> Option<SessionCookie> {
+        self.inner.cookie
     }
 }
 
@@ -372,7 +436,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.id())
-            .field("client", &self.inner.client)
+            .field("client", &self.client_id())
             .field("data", &self.data())
             .finish_non_exhaustive()
     }

@@ -80,7 +80,7 @@ checks! {
         let mut streams = [world.backend.subscribe(), world.backend.subscribe()];
         let mut record = world.seeded(0).await;
         for n in 1..10 {
-            record = world.done(Commit { rotate: n % 3 == 0, ..commit(&record, n) }).await;
+            record = world.done(Commit { new_id: (n % 3 == 0).then(|| renewal(&record)), ..commit(&record, n) }).await;
         }
         assert!(world.destroy(&record).await);
         let mut lists = Vec::new();
@@ -122,7 +122,7 @@ checks! {
         assert_eq!(known().unwrap().generation, record.generation);
         let seen = watch().await.expect("the session that it has now");
         assert_eq!((seen.session_id, seen.version), (record.session_id, record.version));
-        let rotated = world.done(Commit { rotate: true, ..commit(&record, 1) }).await;
+        let rotated = world.done(Commit { new_id: Some(renewal(&record)), ..commit(&record, 1) }).await;
         until("the rotation is known", async || known().is_some_and(|known| known.session_id == rotated.session_id)).await;
         assert!(world.destroy(&rotated).await);
         until("the end is known", async || known().is_none()).await;
@@ -206,7 +206,7 @@ checks! {
         let (waited, ()) = futures_util::future::join(waiting, shutdown).await;
         let errors = [
             waited.map(drop).unwrap_err(),
-            world.backend.load(&record.session_id, None).await.map(drop).unwrap_err(),
+            world.backend.load(&[record.session_id], None).await.map(drop).unwrap_err(),
             world.backend.commit(commit(&record, 2)).await.map(drop).unwrap_err(),
             world.backend.destroy(Target::Client(client)).await.map(drop).unwrap_err(),
             world.backend.acquire(&client, LIMIT).await.map(drop).unwrap_err(),

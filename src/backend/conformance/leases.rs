@@ -176,7 +176,7 @@ checks! {
         let record = world.seeded(1).await;
         let client = record.client_id;
         let held = world.backend.acquire(&client, LIMIT).await.unwrap();
-        let rotated = world.done(Commit { rotate: true, ..commit(&record, 1) }).await;
+        let rotated = world.done(Commit { new_id: Some(renewal(&record)), ..commit(&record, 1) }).await;
         let written = world.done(Commit { lease: Some(held.lease), ..commit(&rotated, 2) }).await;
         assert_eq!(written.session_id, rotated.session_id);
         world.backend.release(&client, held.lease);

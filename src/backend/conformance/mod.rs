@@ -19,6 +19,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a suite fails by panicking
 
 mod ends;
+mod identity;
 mod leases;
 mod records;
 
@@ -33,8 +34,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::{
-    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NodeFigures,
-    Target,
+    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NewId,
+    NodeFigures, Target,
 };
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionEvent, SessionId};
 
@@ -80,7 +81,7 @@ pub async fn check(make: impl AsyncFn(BackendConfig) -> Arc<dyn Backend>) {
 
 /// Runs all checks like [`check`], and returns the rules that the backend breaks.
 pub async fn failures(make: impl AsyncFn(BackendConfig) -> Arc<dyn Backend>) -> Vec<String> {
-    let all = [records::checks(), leases::checks(), ends::checks()];
+    let all = [records::checks(), identity::checks(), leases::checks(), ends::checks()];
     let runs = all.into_iter().flatten().map(async |check| {
         let mut config = BackendConfig::default();
         (check.config)(&mut config);
@@ -128,8 +129,13 @@ fn commit(record: &Record, n: i64) -> Commit {
         max_age: record.max_age,
         lease: None,
         release: false,
-        rotate: false,
+        new_id: None,
     }
+}
+
+/// A renewal by who holds the session's id.
+fn renewal(record: &Record) -> NewId {
+    NewId::Renew { from: record.session_id }
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -149,21 +155,31 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 impl World {
-    async fn create(&self, client: ClientId, n: i64, since: Duration) -> Created {
-        let create = Create { client, data: data(n), max_age: MaxAge::Default, since };
+    /// A create that joins open sessions of at most this age.
+    async fn create(&self, client: ClientId, n: i64, join: Duration) -> Created {
+        let create = Create { join, ..Create::new(client, data(n)) };
         self.backend.create(create).await.unwrap()
+    }
+
+    /// A new client with a sealed session.
+    async fn sealed(&self, n: i64) -> Record {
+        let create = Create { sealed: true, ..Create::new(ClientId::generate(), data(n)) };
+        match self.backend.create(create).await.unwrap() {
+            Created::New(record) => record,
+            other => panic!("a client without a session gets a new one, not {other:?}"),
+        }
     }
 
     /// A new client with a session.
     async fn seeded(&self, n: i64) -> Record {
         match self.create(ClientId::generate(), n, Duration::ZERO).await {
             Created::New(record) => record,
-            Created::Exists(_) => panic!("a client without a session gets a new one"),
+            other => panic!("a client without a session gets a new one, not {other:?}"),
         }
     }
 
     async fn find(&self, id: &SessionId) -> Option<Record> {
-        match self.backend.load(id, None).await.unwrap() {
+        match self.backend.load(std::slice::from_ref(id), None).await.unwrap() {
             Loaded::Found(record) => Some(record),
             Loaded::Missing { .. } => None,
         }
@@ -215,7 +231,7 @@ fn shown(event: &SessionEvent) -> String {
         SessionEvent::Set(set) => match (set.is_new, set.is_init, set.previous_id) {
             (true, true, None) => "created".into(),
             (false, true, None) => "attached".into(),
-            (false, true, Some(_)) => "rotated".into(),
+            (false, true, Some(_)) => "new id".into(),
             (false, false, None) => "changed".into(),
             odd => format!("odd flags {odd:?}"),
         },

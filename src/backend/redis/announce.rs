@@ -23,12 +23,24 @@ enum Announced<'a> {
         v: Value,
         left: Value,
         prev: Option<SessionId>,
+        sealed: bool,
         new: bool,
         init: bool,
         node: String,
         /// Told without a change, so that the version is not new.
         #[serde(default)]
         notice: bool,
+    },
+    /// A sealed session took the place of the session `was`, whose id was `prev`.
+    Seal {
+        cid: ClientId,
+        r#gen: Value,
+        sid: SessionId,
+        v: Value,
+        left: Value,
+        prev: SessionId,
+        was: Value,
+        node: String,
     },
     Destroy {
         cid: ClientId,
@@ -85,6 +97,7 @@ fn reason(text: &str) -> DestroyReason {
         "expired" => DestroyReason::Expired,
         "evicted" => DestroyReason::Evicted,
         "replaced" => DestroyReason::Replaced,
+        "sealed" => DestroyReason::Sealed,
         "external" => DestroyReason::External,
         "corrupt" => DestroyReason::Corrupt,
         "reconciled" => DestroyReason::Reconciled,
@@ -94,25 +107,43 @@ fn reason(text: &str) -> DestroyReason {
 
 impl Announcement {
     fn ended(end: SessionDestroy, generation: u64) -> Self {
-        let generation = Some(Generation::from_number(generation));
-        let event = BackendEvent { event: SessionEvent::Destroy(end), generation, version: None };
+        let event = BackendEvent::end(end, Some(Generation::from_number(generation)));
         Self { event, version: 0, left: Duration::ZERO }
+    }
+
+    /// A state of a session that was written as this version, or only told again.
+    fn set(set: SessionSet, generation: u64, sealed: bool, version: u64, left: &Value) -> Self {
+        let event = BackendEvent {
+            generation: Some(Generation::from_number(generation)),
+            version: Some(version),
+            sealed,
+            ..BackendEvent::plain(SessionEvent::Set(set))
+        };
+        Self { event, version, left: Duration::from_millis(number(left).unwrap_or(0)) }
     }
 }
 
 /// Reads what was announced; `None` for what is no announcement.
 pub(super) fn read(text: &str) -> Option<Said> {
     let happened = match serde_json::from_str(text).ok()? {
-        Announced::Set { cid, r#gen, sid, v, left, prev, new, init, node, notice } => {
+        Announced::Set { cid, r#gen, sid, v, left, prev, sealed, new, init, node, notice } => {
             let mut set = SessionSet::new(cid, sid, new, init, NodeId::new(&node).ok()?);
             set.previous_id = prev;
-            let generation = Some(Generation::from_number(number(&r#gen)?));
-            let (event, version) = (SessionEvent::Set(set), number(&v)?);
-            vec![Announcement {
-                event: BackendEvent { event, generation, version: (!notice).then_some(version) },
-                version,
-                left: Duration::from_millis(number(&left).unwrap_or(0)),
-            }]
+            let mut told = Announcement::set(set, number(&r#gen)?, sealed, number(&v)?, &left);
+            if notice {
+                told.event.version = None;
+            }
+            vec![told]
+        }
+        Announced::Seal { cid, r#gen, sid, v, left, prev, was, node } => {
+            let node = NodeId::new(&node).ok()?;
+            let end = SessionDestroy::new(cid, prev, DestroyReason::Sealed, node.clone());
+            let mut end = Announcement::ended(end, number(&was)?);
+            let mut set = SessionSet::new(cid, sid, false, true, node);
+            set.previous_id = Some(prev);
+            let begun = Announcement::set(set, number(&r#gen)?, true, number(&v)?, &left);
+            end.event.successor = begun.event.generation;
+            vec![end, begun]
         }
         Announced::Destroy { cid, r#gen, sid, reason: why, node } => {
             let end = SessionDestroy::new(cid, sid, reason(&why), NodeId::new(&node).ok()?);
@@ -131,8 +162,7 @@ pub(super) fn read(text: &str) -> Option<Said> {
         }
         Announced::Cleanup { cleared, node } => {
             let cleanup = Cleanup::new(cleared, NodeId::new(&node).ok()?);
-            let event = SessionEvent::Cleanup(cleanup);
-            let event = BackendEvent { event, generation: None, version: None };
+            let event = BackendEvent::plain(SessionEvent::Cleanup(cleanup));
             vec![Announcement { event, version: 0, left: Duration::ZERO }]
         }
         Announced::Compare {} => return Some(Said::Compare),

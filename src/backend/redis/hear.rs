@@ -148,7 +148,7 @@ impl Listener {
 impl Shared {
     /// Takes over an announcement and tells this node, unless it was told in another way.
     pub(super) fn hear(&self, announcement: Announcement) {
-        let BackendEvent { event, generation, .. } = &announcement.event;
+        let BackendEvent { event, generation, sealed, .. } = &announcement.event;
         match (event, generation) {
             (SessionEvent::Set(set), Some(generation)) => {
                 if self.ended.contains(&set.client_id, *generation) {
@@ -161,6 +161,7 @@ impl Shared {
                     generation: *generation,
                     session: set.session_id,
                     version: announcement.version,
+                    sealed: *sealed,
                     created: Instant::now(),
                     left: announcement.left,
                 });

@@ -240,9 +240,9 @@ impl Backend for RedisBackend {
         &self.shared.config.node
     }
 
-    async fn load(&self, session: &SessionId, hint: Option<&ClientId>) -> Result<Loaded> {
+    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         self.open()?;
-        self.shared.load(session, hint).await
+        self.shared.load(sessions, hint).await
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
@@ -284,7 +284,7 @@ impl Backend for RedisBackend {
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
-        Ok(match self.load(session, None).await? {
+        Ok(match self.load(std::slice::from_ref(session), None).await? {
             Loaded::Found(record) => Some(record.client_id),
             Loaded::Missing { .. } => None,
         })

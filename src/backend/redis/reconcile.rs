@@ -102,12 +102,16 @@ impl Shared {
             if !matches!(found, Found::Told(_)) {
                 self.watched.end(client, Some(old.generation));
                 if self.ended.note(client, old.generation) {
-                    let reason = DestroyReason::Reconciled;
+                    // What sealed it is there to be seen: those who follow it still can.
+                    let heir = record.as_ref().filter(|new| new.sealed && new.had(&old.session));
+                    let reason = match heir {
+                        Some(_) => DestroyReason::Sealed,
+                        None => DestroyReason::Reconciled,
+                    };
                     let end = SessionDestroy::new(*client, old.session, reason, node.clone());
                     self.tell(BackendEvent {
-                        event: SessionEvent::Destroy(end),
-                        generation: Some(old.generation),
-                        version: None,
+                        successor: heir.map(|heir| heir.generation),
+                        ..BackendEvent::end(end, Some(old.generation))
                     });
                 }
             }
@@ -120,9 +124,10 @@ impl Shared {
             self.watched.forestall(client, Belief::of(&record));
             let set = SessionSet::new(*client, record.session_id, false, begun, node);
             self.tell(BackendEvent {
-                event: SessionEvent::Set(set),
                 generation: Some(record.generation),
                 version: Some(record.version),
+                sealed: record.sealed,
+                ..BackendEvent::plain(SessionEvent::Set(set))
             });
         }
         Ok(())

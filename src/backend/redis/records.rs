@@ -9,9 +9,12 @@ use fred::prelude::*;
 use super::reply::{Fields, Reply, Stored, mode_text};
 use super::scripts::{self, failed};
 use super::shared::{GRACE, Shared, millis};
-use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Loaded, Target};
+use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Loaded, NewId, Target};
 use crate::error::{Error, Result};
 use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
+
+/// How long the pointer of an earlier id leads to its client.
+const RETIRED: Duration = Duration::from_secs(5 * 60);
 
 impl Shared {
     // ---- reading -------------------------------------------------------------------------
@@ -62,22 +65,50 @@ impl Shared {
         Ok(client.and_then(|client| ClientId::parse(&client).ok()))
     }
 
-    pub(super) async fn load(&self, id: &SessionId, hint: Option<&ClientId>) -> Result<Loaded> {
+    pub(super) async fn load(
+        &self,
+        ids: &[SessionId],
+        hint: Option<&ClientId>,
+    ) -> Result<Loaded> {
+        // The one cookie of an honest browser names the session of its client: one command. Several
+        // are looked up side by side with it, so that they take one trip too.
+        let pointers = async {
+            match ids {
+                [_] if hint.is_some() => Ok(None),
+                ids => {
+                    let all = ids.iter().map(|id| self.hinted(id));
+                    futures_util::future::try_join_all(all).await.map(Some)
+                }
+            }
+        };
+        let hinted = async {
+            match hint {
+                Some(client) => self.client_record(client).await,
+                None => Ok(None),
+            }
+        };
+        let (own, pointers) = futures_util::try_join!(hinted, pointers)?;
         let mut superseded = false;
-        if let Some(client) = hint {
-            match self.client_record(client).await? {
-                Some(record) if record.session_id == *id => return Ok(Loaded::Found(record)),
-                other => superseded = other.is_some(),
+        for (at, id) in ids.iter().enumerate() {
+            match &own {
+                Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record.clone())),
+                Some(record) if record.had(id) => {
+                    superseded = true;
+                    continue;
+                }
+                _ => {}
+            }
+            let client = match &pointers {
+                Some(pointers) => pointers.get(at).copied().flatten(),
+                None => self.hinted(id).await?,
+            };
+            let Some(client) = client.filter(|client| Some(client) != hint) else { continue };
+            match self.client_record(&client).await? {
+                Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record)),
+                other => superseded |= other.is_some_and(|record| record.had(id)),
             }
         }
-        // Another client's, or none: only now the way by the session's id is needed.
-        match self.hinted(id).await? {
-            Some(client) if Some(&client) != hint => match self.client_record(&client).await? {
-                Some(record) if record.session_id == *id => Ok(Loaded::Found(record)),
-                _ => Ok(Loaded::Missing { superseded }),
-            },
-            _ => Ok(Loaded::Missing { superseded }),
-        }
+        Ok(Loaded::Missing { superseded })
     }
 
     // ---- writing -------------------------------------------------------------------------
@@ -92,26 +123,31 @@ impl Shared {
             Generation::random().number().to_string().into(),
             data.into(),
             mode_text(mode).into(),
-            self.idle(mode),
+            self.idle(mode, create.sealed),
             self.cap(),
-            millis(Create::joins_up_to(create.since)).into(),
+            millis(create.join).into(),
+            flag(create.sealed),
+            millis(create.age).into(),
         ]);
         // Twice: a record that can't be read ends, and then there is none.
         for _ in 0..2 {
             let keys = self.session_keys(client);
             let (reply, copied) =
                 self.link.change(&scripts::CREATE, keys, arguments.clone()).await?;
-            self.link.observe(&reply);
+            match reply.status {
+                3 => return Err(Error::ended()),
+                5 => return Ok(Created::Occupied),
+                _ => self.link.observe(&reply),
+            }
             match (reply.status, reply.record(client)?) {
                 (1, Stored::Live(record)) => {
                     self.learn(&record);
                     // One that fails must not keep the others from being done.
-                    let (pointed, indexed, unpointed) = futures_util::join!(
+                    let (pointed, indexed) = futures_util::join!(
                         self.point(&record, &reply, copied.is_ok()),
                         self.index(vec![(*client, record.remaining, Only::Always)]),
-                        self.unpoint(reply.previous()),
                     );
-                    copied.and(pointed).and(indexed).and(unpointed)?;
+                    copied.and(pointed).and(indexed)?;
                     return Ok(Created::New(record));
                 }
                 (2, stored) => {
@@ -129,7 +165,12 @@ impl Shared {
         let mode = commit.max_age.validate()?;
         let data = commit.data.encode(self.config.max_payload)?;
         let client = &commit.client;
-        let new_id = commit.rotate.then(SessionId::generate);
+        let new_id = commit.new_id.map(|_| SessionId::generate());
+        let (new_generation, from) = match commit.new_id {
+            Some(NewId::Seal) => (Some(Generation::random()), None),
+            Some(NewId::Renew { from }) => (None, Some(from)),
+            None => (None, None),
+        };
         let released = commit.lease.filter(|_| commit.release);
         let mut arguments = self.head(client);
         arguments.extend([
@@ -138,10 +179,14 @@ impl Shared {
             commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
             data.into(),
             mode_text(mode).into(),
-            self.idle(mode),
+            self.idle(mode, false),
+            self.idle(mode, true),
             self.cap(),
             new_id.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-            if released.is_some() { "1" } else { "0" }.into(),
+            new_generation.map(|g| g.number().to_string()).unwrap_or_default().into(),
+            from.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
+            millis(self.config.renew_overlap).into(),
+            flag(released.is_some()),
         ]);
         arguments.extend(self.hand_over());
         let (reply, copied) =
@@ -159,12 +204,12 @@ impl Shared {
                     // It may end earlier than the list thinks.
                     _ => vec![(*client, record.remaining, Only::Earlier)],
                 };
-                let (pointed, unpointed, indexed) = futures_util::join!(
+                let (pointed, retired, indexed) = futures_util::join!(
                     self.point(&record, &reply, copied.is_ok()),
-                    self.unpoint(reply.previous()),
+                    self.retire_pointer(reply.previous()),
                     self.index(earlier),
                 );
-                copied.and(pointed).and(unpointed).and(indexed)?;
+                copied.and(pointed).and(retired).and(indexed)?;
                 Ok(Committed::Done(record))
             }
             2 => match self.live(client, reply.record(client)?).await? {
@@ -185,7 +230,8 @@ impl Shared {
         let mut arguments = self.head(client);
         arguments.extend([
             generation.number().to_string().into(),
-            self.idle(MaxAge::Default),
+            self.idle(MaxAge::Default, false),
+            self.idle(MaxAge::Default, true),
             self.cap(),
         ]);
         let reply = self.link.run(&scripts::TOUCH, self.session_keys(client), arguments).await?;
@@ -273,6 +319,18 @@ impl Shared {
         gone.await.map_err(|e| failed("UNLINK", e))
     }
 
+    /// Lets the pointer of an earlier id live a while longer: a late request is told apart from
+    /// one with an unknown id although it lacks its client cookie.
+    async fn retire_pointer(&self, session: Option<SessionId>) -> Result<()> {
+        let Some(id) = session else { return Ok(()) };
+        let (key, life) = (self.keys.hint(&id), RETIRED.max(2 * self.config.renew_overlap));
+        let kept = self.link.ask(|redis| {
+            let key = key.clone();
+            async move { redis.pexpire(key, millis(life), None).await }
+        });
+        kept.await.map_err(|e| failed("PEXPIRE", e))
+    }
+
     /// Says when to look at clients' sessions.
     pub(super) async fn index(&self, entries: Vec<(ClientId, Duration, Only)>) -> Result<()> {
         if entries.is_empty() {
@@ -322,6 +380,10 @@ impl Shared {
         let Some(client) = self.hinted(session).await? else { return Ok(()) };
         self.resolve(&client, DestroyReason::External).await.map(drop)
     }
+}
+
+fn flag(set: bool) -> Value {
+    if set { "1" } else { "0" }.into()
 }
 
 /// When an entry in the list of ends is to be moved.

@@ -8,10 +8,18 @@ use std::time::Duration;
 use fred::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};
+use crate::session::{
+    ClientId, Generation, MaxAge, PreviousId, Record, SessionData, SessionId,
+};
 
 /// The fields that a read asks for, in the order of [`Fields`].
-pub(super) const FIELDS: [&str; 8] = ["v", "gen", "sid", "created", "ttl", "exp", "mode", "data"];
+pub(super) const FIELDS: [&str; 10] =
+    ["v", "gen", "sid", "created", "ttl", "exp", "mode", "sealed", "prev", "data"];
+/// Where the data stands among them: last.
+const DATA: usize = FIELDS.len() - 1;
+
+/// Where a record's fields stand in a reply: behind the time.
+const RECORD: std::ops::Range<usize> = 1..FIELDS.len() + 1;
 
 /// A script's reply: a status, and what comes with it.
 pub(super) struct Reply {
@@ -56,25 +64,25 @@ impl Reply {
     pub(super) fn record(&self, client: &ClientId) -> Result<Stored> {
         let incomplete = || odd(self.script, "an incomplete record");
         let now = self.now().ok_or_else(incomplete)?;
-        Ok(Fields(self.rest.get(1..9).ok_or_else(incomplete)?).record(client, now))
+        Ok(Fields(self.rest.get(RECORD).ok_or_else(incomplete)?).record(client, now))
     }
 
     /// [`record`](Self::record) of a reply that leaves out the data, which is this.
     pub(super) fn record_of(&self, client: &ClientId, data: SessionData) -> Result<Record> {
         let incomplete = || odd(self.script, "an incomplete record");
         let now = self.now().ok_or_else(incomplete)?;
-        let fields = Fields(self.rest.get(1..9).ok_or_else(incomplete)?);
+        let fields = Fields(self.rest.get(RECORD).ok_or_else(incomplete)?);
         fields.with(client, now, data).ok_or_else(incomplete)
     }
 
     /// Whether the pointer from the session's id to its client has to be set.
     pub(super) fn wants_pointer(&self) -> bool {
-        self.number(9) == Some(1)
+        self.number(RECORD.end) == Some(1)
     }
 
-    /// The id that the session, or the client, had before.
+    /// The id that the session had before.
     pub(super) fn previous(&self) -> Option<SessionId> {
-        SessionId::parse(&self.text(10)?).ok()
+        SessionId::parse(&self.text(RECORD.end + 1)?).ok()
     }
 }
 
@@ -95,7 +103,7 @@ impl Fields<'_> {
     }
 
     pub(super) fn record(&self, client: &ClientId, now: i64) -> Stored {
-        let text = self.0.get(7).and_then(Value::as_bytes_str);
+        let text = self.0.get(DATA).and_then(Value::as_bytes_str);
         let data = match text.as_deref().map(SessionData::from_json) {
             Some(Ok(data)) => data,
             Some(Err(error)) => return Stored::Corrupt(error),
@@ -116,6 +124,8 @@ impl Fields<'_> {
             session_id: SessionId::parse(&text(2)?).ok()?,
             client_id: *client,
             generation: Generation::from_number(number(1)?),
+            sealed: number(7)? == 1,
+            previous: previous_from(&text(8)?, now)?,
             version: number(0)?,
             data,
             max_age: mode_from(&text(6)?),
@@ -125,6 +135,18 @@ impl Fields<'_> {
             remaining: Duration::from_millis(until(number(5)?).max(1)),
         })
     }
+}
+
+/// Earlier ids as the scripts write them: "sid:until sid:until ..".
+fn previous_from(text: &str, now: i64) -> Option<Vec<PreviousId>> {
+    let now = u64::try_from(now).unwrap_or(0);
+    let entry = |entry: &str| {
+        let (id, until) = entry.split_once(':')?;
+        let until: u64 = until.parse().ok()?;
+        let opens_for = Duration::from_millis(until.saturating_sub(now));
+        Some(PreviousId { session_id: SessionId::parse(id).ok()?, opens_for })
+    };
+    text.split_ascii_whitespace().map(entry).collect()
 }
 
 fn odd(script: &str, what: &str) -> Error {
@@ -153,20 +175,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn fields(values: [&str; 8]) -> Vec<Value> {
+    fn fields(values: [&str; 10]) -> Vec<Value> {
         values.iter().map(|value| Value::from(*value)).collect()
     }
 
     #[test]
     fn a_records_times_are_relative_to_the_clock_of_redis() {
         let (client, id) = (ClientId::generate(), SessionId::generate());
-        let values =
-            fields(["3", "77", id.as_str(), "1000", "500", "1700", "browser", "{\"n\":1}"]);
+        let (before, first) = (SessionId::generate(), SessionId::generate());
+        let previous = format!("{}:1500 {}:0", before.as_str(), first.as_str());
+        let values = fields([
+            "3", "77", id.as_str(), "1000", "500", "1700", "browser", "1", &previous, "{\"n\":1}",
+        ]);
         let Stored::Live(record) = Fields(&values).record(&client, 1200) else { panic!("live") };
         assert_eq!((record.version, record.generation), (3, Generation::from_number(77)));
         assert_eq!(record.age, Duration::from_millis(200));
         assert_eq!(record.remaining, Duration::from_millis(500));
         assert_eq!((record.session_id, record.max_age), (id, MaxAge::Browser));
+        assert!(record.sealed && record.opens_by(&before) && record.had(&first));
+        assert_eq!(record.previous[0].opens_for, Duration::from_millis(300));
+        assert!(!record.opens_by(&first));
         let late = Fields(&values).record(&client, 9000);
         assert!(matches!(late, Stored::Live(record) if !record.remaining.is_zero()));
     }
@@ -181,11 +209,11 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_stored_is_a_record_or_corrupt(
-            values in proptest::collection::vec("[ -~]{0,40}|[0-9]{1,20}", 0..10), now in any::<i64>(),
+            values in proptest::collection::vec("[ -~]{0,40}|[0-9]{1,20}", 0..12), now in any::<i64>(),
         ) {
             let values: Vec<Value> = values.iter().map(|value| Value::from(value.as_str())).collect();
             let stored = Fields(&values).record(&ClientId::generate(), now);
-            prop_assert!(values.len() >= 8 || matches!(stored, Stored::Corrupt(_)));
+            prop_assert!(values.len() >= 10 || matches!(stored, Stored::Corrupt(_)));
         }
     }
 }

@@ -89,12 +89,8 @@ impl Shared {
     }
 
     /// The time to live that the session's own max age, or the option, gives.
-    pub(super) fn idle(&self, mode: MaxAge) -> Value {
-        let idle = match mode {
-            MaxAge::After(own) => own,
-            MaxAge::Default | MaxAge::Browser => self.config.lifetime.max_age,
-        };
-        millis(idle).into()
+    pub(super) fn idle(&self, mode: MaxAge, sealed: bool) -> Value {
+        millis(self.config.lifetime.idle(mode, sealed)).into()
     }
 
     /// The absolute cap; 0 for none.
@@ -119,7 +115,7 @@ impl Shared {
     /// sessions compared with Redis.
     pub(super) fn gap(&self) {
         let gap = SessionEvent::Gap(Gap::new(self.config.node.clone()));
-        self.tell(BackendEvent { event: gap, generation: None, version: None });
+        self.tell(BackendEvent::plain(gap));
         self.doubt.all();
     }
 

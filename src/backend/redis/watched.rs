@@ -60,6 +60,7 @@ pub(super) struct Change {
     pub(super) generation: Generation,
     pub(super) session: SessionId,
     pub(super) version: u64,
+    pub(super) sealed: bool,
     /// Of use only if nothing is known yet.
     pub(super) created: Instant,
     pub(super) left: Duration,
@@ -73,6 +74,7 @@ impl Change {
             generation: record.generation,
             session: record.session_id,
             version: record.version,
+            sealed: record.sealed,
             created: now.checked_sub(record.age).unwrap_or(now),
             left: record.remaining,
         }
@@ -128,6 +130,7 @@ impl WatchedClients {
         watched.known = Some(Known {
             session_id: change.session,
             generation: change.generation,
+            sealed: change.sealed,
             created: same.map_or(change.created, |known| known.created),
             version: change.version,
         });
@@ -254,6 +257,7 @@ mod tests {
             generation: Generation::from_number(1),
             session: SessionId::generate(),
             version,
+            sealed: false,
             created: Instant::now(),
             left: Duration::from_secs(left),
         }

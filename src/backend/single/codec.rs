@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::session::{ClientId, Generation, Record, SessionData, SessionId};
-use crate::store::StoredSession;
+use crate::session::{ClientId, Generation, PreviousId, Record, SessionData, SessionId};
+use crate::store::{StoredPreviousId, StoredSession};
 
 /// What a stored session turns out to be.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(super) fn decode(
         session_id: *id,
         client_id: *client,
         generation: stored.generation.unwrap_or(generation),
+        sealed: stored.sealed,
+        previous: stored.previous.iter().map(|old| previous(old, now)).collect(),
         version: stored.version,
         data,
         max_age: stored.max_age,
@@ -49,6 +51,11 @@ pub(super) fn decode(
         ttl: Duration::from_millis(stored.ttl),
         remaining: Duration::from_millis(stored.expires_at - now),
     })
+}
+
+fn previous(stored: &StoredPreviousId, now: u64) -> PreviousId {
+    let opens_for = Duration::from_millis(stored.until.saturating_sub(now));
+    PreviousId { session_id: stored.id, opens_for }
 }
 
 /// The stored form of a record whose time to live begins `now`.
@@ -63,7 +70,17 @@ pub(super) fn encode(record: &Record, max_payload: usize, now: u64) -> Result<St
     stored.generation = Some(record.generation);
     stored.client_id = Some(record.client_id);
     stored.max_age = record.max_age;
+    stored.sealed = record.sealed;
+    stored.previous = record.previous.iter().map(|old| stored_previous(old, now)).collect();
     Ok(stored)
+}
+
+fn stored_previous(old: &PreviousId, now: u64) -> StoredPreviousId {
+    let until = match millis(old.opens_for) {
+        0 => 0,
+        left => now.saturating_add(left),
+    };
+    StoredPreviousId { id: old.session_id, until }
 }
 
 #[cfg(test)]
@@ -80,6 +97,13 @@ mod tests {
             session_id: SessionId::generate(),
             client_id: ClientId::generate(),
             generation: Generation::random(),
+            sealed: version % 2 == 1,
+            previous: [0, 3000]
+                .map(|left| PreviousId {
+                    session_id: SessionId::generate(),
+                    opens_for: Duration::from_millis(left),
+                })
+                .into(),
             version,
             data,
             max_age,

@@ -102,13 +102,16 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
         &self.shared.config.node
     }
 
-    async fn load(&self, session: &SessionId, hint: Option<&ClientId>) -> Result<Loaded> {
+    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         self.open()?;
-        if let Some(record) = self.shared.peek(session).await? {
+        let Some(first) = sessions.first() else {
+            return Ok(Loaded::Missing { superseded: false });
+        };
+        if let Some(record) = self.shared.peek(first).await? {
             return Ok(Loaded::Found(record));
         }
-        let (session, hint) = (*session, hint.copied());
-        self.whole(move |shared| async move { shared.load(session, hint).await }).await
+        let (sessions, hint) = (sessions.to_vec(), hint.copied());
+        self.whole(move |shared| async move { shared.load(&sessions, hint).await }).await
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
@@ -161,7 +164,7 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
-        Ok(match self.load(session, None).await? {
+        Ok(match self.load(std::slice::from_ref(session), None).await? {
             Loaded::Found(record) => Some(record.client_id),
             Loaded::Missing { .. } => None,
         })

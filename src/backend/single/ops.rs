@@ -9,7 +9,7 @@ use super::codec::{self, Decoded, millis};
 use super::deadlines::Deadlines;
 use super::slots::{Current, SlotRef, Slots};
 use crate::backend::{
-    BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, Target,
+    BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NewId, Target,
 };
 use crate::error::{Error, Result};
 use crate::session::{
@@ -102,31 +102,40 @@ impl<S: SessionStore> Shared<S> {
         self.current_or_stored(&slot).await
     }
 
-    pub(super) async fn load(&self, id: SessionId, hint: Option<ClientId>) -> Result<Loaded> {
-        let superseded = || hint.is_some_and(|hint| self.slots.known(&hint).is_some());
-        let missing = |superseded| Ok(Loaded::Missing { superseded });
-        let owner = match self.slots.client_of(&id) {
-            Some(owner) => owner,
-            None => match self.read(&id).await? {
-                Some(stored) => match stored.client_id.or(hint) {
-                    Some(owner) => owner,
-                    None => return missing(false),
-                },
-                None => return missing(superseded()),
+    pub(super) async fn load(
+        &self,
+        ids: &[SessionId],
+        hint: Option<ClientId>,
+    ) -> Result<Loaded> {
+        let mut superseded = false;
+        for id in ids {
+            match self.led_to(id, hint).await? {
+                Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record)),
+                Some(record) => superseded |= record.had(id),
+                None => {}
+            }
+        }
+        Ok(Loaded::Missing { superseded })
+    }
+
+    /// The live session of the client that an id leads to: the id may be an earlier one.
+    async fn led_to(&self, id: &SessionId, hint: Option<ClientId>) -> Result<Option<Record>> {
+        let (owner, stored) = match self.slots.client_of(id) {
+            Some(owner) => (Some(owner), true),
+            None => match self.read(id).await? {
+                Some(stored) => (stored.client_id.or(hint), true),
+                // Perhaps an earlier id of a session that only the store knows of yet.
+                None => (hint, false),
             },
         };
+        let Some(owner) = owner else { return Ok(None) };
         let slot = self.slots.slot(&owner);
         let _turn = slot.op.lock().await;
         let current = self.slots.current(&owner);
-        let record = if current.is_some_and(|current| current.session_id == id) {
-            self.current(&slot).await?
-        } else {
-            self.attach(&slot, &id).await?
-        };
-        match record {
-            Some(record) if record.session_id == id => Ok(Loaded::Found(record)),
-            _ => missing(superseded()),
+        if !stored || current.is_some_and(|current| current.session_id == *id) {
+            return self.current_or_stored(&slot).await;
         }
+        self.attach(&slot, id).await
     }
 
     // ---- attaching -----------------------------------------------------------------------
@@ -160,7 +169,7 @@ impl<S: SessionStore> Shared<S> {
             None => offered,
         };
         let before = self.slots.current(&slot.client);
-        if before.is_none_or(|before| before.session_id != winner.session_id) {
+        if before.as_ref().is_none_or(|before| before.session_id != winner.session_id) {
             if before.is_some_and(|before| before.generation != winner.generation) {
                 self.end(slot, DestroyReason::Replaced);
             }
@@ -194,30 +203,31 @@ impl<S: SessionStore> Shared<S> {
     pub(super) async fn create(&self, create: Create) -> Result<Created> {
         let slot = self.slots.slot(&create.client);
         let _turn = slot.op.lock().await;
-        let existing = self.current_or_stored(&slot).await?;
-        if let Some(existing) = &existing
-            && Create::joins(existing.age, create.since)
-        {
-            return Ok(Created::Exists(existing.clone()));
+        let mode = create.max_age.validate()?;
+        if let Some(existing) = self.current_or_stored(&slot).await? {
+            return Ok(match create.joins(&existing) {
+                true => Created::Exists(existing),
+                false => Created::Occupied,
+            });
         }
-        let ttl = self.config.lifetime.ttl(create.max_age.validate()?, Duration::ZERO);
+        let ttl = self.config.lifetime.ttl(mode, create.sealed, create.age);
+        if ttl.is_zero() {
+            return Err(Error::ended());
+        }
         let record = Record {
             session_id: SessionId::generate(),
             client_id: create.client,
             generation: Generation::random(),
+            sealed: create.sealed,
+            previous: Vec::new(),
             version: 1,
             data: create.data,
             max_age: create.max_age,
-            age: Duration::ZERO,
+            age: create.age,
             ttl,
             remaining: ttl,
         };
-        // The new record first: a crash in between leaves two, and the newer one wins.
         self.write(&record).await?;
-        if let Some(existing) = &existing {
-            self.remove_late(&existing.session_id).await;
-            self.end(&slot, DestroyReason::Replaced);
-        }
         self.map(&slot, &record);
         self.tell_set(&record, true, None);
         Ok(Created::New(record))
@@ -236,15 +246,29 @@ impl<S: SessionStore> Shared<S> {
         if commit.version.is_some_and(|version| version != old.version) {
             return Ok(Committed::Conflict(old));
         }
-        let ttl = self.config.lifetime.ttl(commit.max_age.validate()?, old.age);
+        let new_id = commit.new_id.filter(|new_id| match new_id {
+            NewId::Renew { from } => old.session_id == *from,
+            NewId::Seal => true,
+        });
+        let seals = new_id == Some(NewId::Seal);
+        let sealed = old.sealed || seals;
+        let ttl = self.config.lifetime.ttl(commit.max_age.validate()?, sealed, old.age);
         if ttl.is_zero() {
             self.remove(&old.session_id).await?;
             self.end(&slot, DestroyReason::Expired);
             return Ok(Committed::Ended);
         }
-        let id = if commit.rotate { SessionId::generate() } else { old.session_id };
+        let overlap = if seals { Duration::ZERO } else { self.config.renew_overlap };
+        let (session_id, previous) = match new_id {
+            Some(_) => (SessionId::generate(), old.previous_after(overlap)),
+            None => (old.session_id, old.previous),
+        };
+        let (old_id, old_generation) = (old.session_id, old.generation);
         let record = Record {
-            session_id: id,
+            session_id,
+            generation: if seals { Generation::random() } else { old_generation },
+            sealed,
+            previous,
             version: old.version.wrapping_add(1),
             data: commit.data,
             max_age: commit.max_age,
@@ -252,13 +276,16 @@ impl<S: SessionStore> Shared<S> {
             remaining: ttl,
             ..old
         };
+        // The new record first: a crash in between leaves two, and the newer one wins.
         self.write(&record).await?;
-        if commit.rotate {
-            self.remove_late(&old.session_id).await;
+        if new_id.is_some() {
+            self.remove_late(&old_id).await;
         }
         self.map(&slot, &record);
-        let previous = commit.rotate.then_some(old.session_id);
-        self.tell_set(&record, false, previous);
+        if seals {
+            self.tell_sealed(&record, old_id, old_generation);
+        }
+        self.tell_set(&record, false, new_id.map(|_| old_id));
         if let Some(lease) = commit.lease.filter(|_| commit.release) {
             slot.lease.release(lease, self.config.lease);
         }
@@ -276,7 +303,7 @@ impl<S: SessionStore> Shared<S> {
         if record.generation != generation {
             return Ok(None);
         }
-        let ttl = self.config.lifetime.ttl(record.max_age, record.age);
+        let ttl = self.config.lifetime.ttl(record.max_age, record.sealed, record.age);
         record.ttl = ttl;
         record.remaining = ttl;
         let expires_at = now_ms().saturating_add(millis(ttl));
@@ -328,7 +355,7 @@ impl<S: SessionStore> Shared<S> {
             Target::Generation(_, generation) | Target::Leased(_, generation, _) => {
                 record.generation == generation
             }
-            Target::Session(id) => record.session_id == id,
+            Target::Session(id) => record.opens_by(&id),
         }) else {
             return Ok(false);
         };
@@ -377,16 +404,25 @@ impl<S: SessionStore> Shared<S> {
         }
     }
 
-    fn tell(&self, event: SessionEvent, generation: Option<Generation>, version: Option<u64>) {
+    fn tell(&self, event: BackendEvent) {
         // An error says that nobody listens.
-        let _ = self.events.send(BackendEvent { event, generation, version });
+        let _ = self.events.send(event);
+    }
+
+    fn tell_state(&self, event: SessionSet, record: &Record, version: Option<u64>) {
+        self.tell(BackendEvent {
+            generation: Some(record.generation),
+            version,
+            sealed: record.sealed,
+            ..BackendEvent::plain(SessionEvent::Set(event))
+        });
     }
 
     /// Tells what is no new version: a first use, or a notice.
     pub(super) fn tell_seen(&self, record: &Record, is_new: bool, is_init: bool) {
         let node = self.config.node.clone();
         let event = SessionSet::new(record.client_id, record.session_id, is_new, is_init, node);
-        self.tell(SessionEvent::Set(event), Some(record.generation), None);
+        self.tell_state(event, record, None);
     }
 
     /// Tells a change.
@@ -395,7 +431,15 @@ impl<S: SessionStore> Shared<S> {
         let begins = is_new || previous.is_some();
         let mut event = SessionSet::new(record.client_id, record.session_id, is_new, begins, node);
         event.previous_id = previous;
-        self.tell(SessionEvent::Set(event), Some(record.generation), Some(record.version));
+        self.tell_state(event, record, Some(record.version));
+    }
+
+    /// Tells the end of what this sealed session was before.
+    fn tell_sealed(&self, record: &Record, id: SessionId, generation: Generation) {
+        let node = self.config.node.clone();
+        let end = SessionDestroy::new(record.client_id, id, DestroyReason::Sealed, node);
+        let event = BackendEvent::end(end, Some(generation));
+        self.tell(BackendEvent { successor: Some(record.generation), ..event });
     }
 
     pub(super) fn tell_end(
@@ -406,16 +450,19 @@ impl<S: SessionStore> Shared<S> {
         reason: DestroyReason,
     ) {
         let event = SessionDestroy::new(client, id, reason, self.config.node.clone());
-        self.tell(SessionEvent::Destroy(event), generation, None);
+        self.tell(BackendEvent::end(event, generation));
     }
 
     pub(super) fn tell_cleanup(&self, cleared: u64) {
         let event = Cleanup::new(cleared, self.config.node.clone());
-        self.tell(SessionEvent::Cleanup(event), None, None);
+        self.tell(BackendEvent::plain(SessionEvent::Cleanup(event)));
     }
 }
 
 /// Whether `a` is the later state of one session, or the later session of one client.
 fn newer(a: &Record, b: &Record) -> bool {
+    if a.had(&b.session_id) || b.had(&a.session_id) {
+        return a.had(&b.session_id);
+    }
     if a.generation == b.generation { a.version > b.version } else { a.age < b.age }
 }

@@ -22,15 +22,24 @@ pub(super) struct Slot {
 }
 
 /// A client's live session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Current {
     pub(super) session_id: SessionId,
     pub(super) generation: Generation,
+    pub(super) sealed: bool,
     pub(super) created: Instant,
     pub(super) version: u64,
+    /// The ids it had before: a cookie with one of them leads here.
+    previous: Arc<[SessionId]>,
     pub(super) deadline: Instant,
     /// The entry of the deadline queue that is this session's; others are stale.
     pub(super) queued: Option<Instant>,
+}
+
+impl Current {
+    fn ids(&self) -> impl Iterator<Item = &SessionId> {
+        std::iter::once(&self.session_id).chain(self.previous.iter())
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +89,7 @@ impl Slots {
     }
 
     pub(super) fn current(&self, client: &ClientId) -> Option<Current> {
-        self.lock().clients.get(client).and_then(|entry| entry.current)
+        self.lock().clients.get(client).and_then(|entry| entry.current.clone())
     }
 
     pub(super) fn client_of(&self, session: &SessionId) -> Option<ClientId> {
@@ -92,6 +101,7 @@ impl Slots {
             Known {
                 session_id: current.session_id,
                 generation: current.generation,
+                sealed: current.sealed,
                 created: current.created,
                 version: current.version,
             }
@@ -106,23 +116,35 @@ impl Slots {
         let mut maps = self.lock();
         let maps = &mut *maps;
         let entry = maps.clients.get_mut(&slot.client)?;
-        if let Some(old) = entry.current
+        let old = entry.current.take();
+        let previous = match &old {
+            Some(old) if old.session_id == record.session_id => old.previous.clone(),
+            _ => record.previous.iter().map(|old| old.session_id).collect(),
+        };
+        if let Some(old) = &old
             && old.session_id != record.session_id
         {
-            maps.sessions.remove(&old.session_id);
+            for id in old.ids() {
+                maps.sessions.remove(id);
+            }
         }
-        let same = entry.current.filter(|old| old.generation == record.generation);
-        let queued = same.and_then(|old| old.queued).filter(|at| *at <= deadline);
-        entry.current = Some(Current {
+        let same = old.filter(|old| old.generation == record.generation);
+        let queued = same.as_ref().and_then(|old| old.queued).filter(|at| *at <= deadline);
+        let current = Current {
             session_id: record.session_id,
             generation: record.generation,
+            sealed: record.sealed,
             created: same
                 .map_or_else(|| now.checked_sub(record.age).unwrap_or(now), |old| old.created),
             version: record.version,
+            previous,
             deadline,
             queued: Some(queued.unwrap_or(deadline)),
-        });
-        maps.sessions.insert(record.session_id, slot.client);
+        };
+        for id in current.ids() {
+            maps.sessions.insert(*id, slot.client);
+        }
+        entry.current = Some(current);
         queued.is_none().then_some(deadline)
     }
 
@@ -131,7 +153,9 @@ impl Slots {
         let mut maps = self.lock();
         let maps = &mut *maps;
         let current = maps.clients.get_mut(&slot.client)?.current.take()?;
-        maps.sessions.remove(&current.session_id);
+        for id in current.ids() {
+            maps.sessions.remove(id);
+        }
         Some(current)
     }
 

@@ -1,6 +1,8 @@
 -- Writes a session that is still what the writer read, and may give its lease back with it.
 -- KEYS: s, m, l, q, told. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
--- idle, cap, new sid or "", release ("1" or "0"), lease ms, prefix of the nodes' channels, alone.
+-- idle of an open session, idle of a sealed one, cap, new sid or "", new gen (it seals) or "", the
+-- sid that may be renewed or "", overlap ms, release ("1" or "0"), lease ms, prefix of the nodes'
+-- channels, alone.
 -- Returns {1, record.., old sid or ""} (done), {2, record..} (conflict), {3} (ended),
 -- {4} (lease lost).
 local s, m, l, q, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -20,26 +22,39 @@ if ARGV[6] ~= '' and r.v ~= ARGV[6] then
   return reply(2, r)
 end
 local t = now()
-local ttl = life(ARGV[10], ARGV[11], t - tonumber(r.created))
+local seals = ARGV[14] ~= ''
+local idle = (seals or r.sealed == '1') and ARGV[11] or ARGV[10]
+local ttl = life(idle, ARGV[12], t - tonumber(r.created))
 if ttl <= 0 then
   tell_end(m, channel, node, cid, r.gen, r.sid, 'expired', grace)
   redis.call('DEL', s)
   return { 3 }
 end
-local previous = nil
-if ARGV[12] ~= '' then
+local previous, was = nil, r.gen
+if ARGV[13] ~= '' and (seals or r.sid == ARGV[15]) then
   previous = r.sid
+  local till = '0'
+  if seals then
+    r.gen, r.sealed = ARGV[14], '1'
+  else
+    till = string.format('%.0f', t + tonumber(ARGV[16]))
+  end
+  r.prev = previous_with(r.prev, previous, till)
   r.hinted = false
-  r.sid = ARGV[12]
+  r.sid = ARGV[13]
 end
 r.v = string.format('%.0f', tonumber(r.v) + 1)
 r.data = ARGV[8]
 r.mode = ARGV[9]
 live(r, t, ttl)
-tell_set(channel, node, cid, r, false, previous)
+if seals then
+  tell_sealed(channel, node, cid, r, was, previous)
+else
+  tell_set(channel, node, cid, r, false, previous)
+end
 write(s, m, r, grace)
-if ARGV[13] == '1' then
-  hand_over(l, q, ARGV[14], ARGV[15], cid, ARGV[16])
+if ARGV[17] == '1' then
+  hand_over(l, q, ARGV[18], ARGV[19], cid, ARGV[20])
 end
 -- The writer knows its data.
 r.data = ''

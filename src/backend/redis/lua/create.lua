@@ -1,26 +1,29 @@
--- Creates a client's session, or joins one that is young enough, or replaces an older one.
--- KEYS: s, m, told. ARGV: channel, node, cid, grace, sid, gen, data, mode, idle, cap, join.
--- Returns {1, record.., old sid or ""} (created) or {2, record..} (exists).
+-- Creates a client's session, unless it has one: joins one that is open and young enough.
+-- KEYS: s, m, told. ARGV: channel, node, cid, grace, sid, gen, data, mode, idle, cap, join (0: none),
+-- sealed ("1" or "0"), age.
+-- Returns {1, record..} (created), {2, record..} (exists, to be joined), {3} (its cap is reached) or
+-- {5} (the client has a session that may not be joined).
 local s, m, told = KEYS[1], KEYS[2], KEYS[3]
 local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local join, sealed, age = tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
 local t = now()
 local old = read(s)
-local replaced = ''
 if old then
-  if t - tonumber(old.created) <= tonumber(ARGV[11]) then
+  local lived = t - tonumber(old.created)
+  -- A clock that stepped back makes no session young.
+  if join > 0 and sealed == '0' and old.sealed == '0' and lived >= 0 and lived <= join then
     return reply(2, old)
   end
-  tell_end(m, channel, node, cid, old.gen, old.sid, 'replaced', grace)
-  redis.call('DEL', s)
-  replaced = old.sid
-else
-  tell_untold(m, told, channel, node, cid, absent(s), grace)
+  return { 5 }
 end
-local r = { v = '1', gen = ARGV[6], sid = ARGV[5], created = string.format('%.0f', t),
-  mode = ARGV[8], data = ARGV[7] }
-live(r, t, life(ARGV[9], ARGV[10], 0))
+tell_untold(m, told, channel, node, cid, absent(s), grace)
+local r = { v = '1', gen = ARGV[6], sid = ARGV[5], created = string.format('%.0f', t - age),
+  mode = ARGV[8], sealed = sealed, prev = '', data = ARGV[7] }
+local ttl = life(ARGV[9], ARGV[10], age)
+if ttl <= 0 then
+  return { 3 }
+end
+live(r, t, ttl)
 tell_set(channel, node, cid, r, true)
 write(s, m, r, grace)
-local answer = reply(1, r)
-answer[#answer + 1] = replaced
-return answer
+return reply(1, r)

@@ -9,7 +9,7 @@ if not r then
   tell_untold(m, told, channel, node, cid, absent(s), grace)
   return { 0 }
 end
-if (ARGV[6] ~= '' and r.sid ~= ARGV[6]) or (ARGV[7] ~= '' and r.gen ~= ARGV[7]) then
+if (ARGV[6] ~= '' and not opens(r, ARGV[6])) or (ARGV[7] ~= '' and r.gen ~= ARGV[7]) then
   return { 0 }
 end
 if ARGV[8] ~= '' and redis.call('GET', l) ~= ARGV[8] then

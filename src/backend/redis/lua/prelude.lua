@@ -1,8 +1,10 @@
 -- What all scripts share; it is put in front of each of them.
 --
 -- A record is the hash `s`: v (version), gen (birth mark), sid, created, ttl, exp (milliseconds, by
--- the clock of Redis), mode (the session's own max age), data (JSON), hinted. Its own time to live
--- is the session's life; `exp` says the same to those who only read fields.
+-- the clock of Redis), mode (the session's own max age), sealed ("1" or "0"), prev (the ids it had
+-- before, newest first: "sid:until sid:until ..", where `until` is when the id stops opening the
+-- session), data (JSON), hinted. Its own time to live is the session's life; `exp` says the same to
+-- those who only read fields.
 -- `m` holds "gen:sid" a while longer, so that an end can still be named. Whoever finds a session gone
 -- appends "!" in the step in which it tells, so that each end is told once; or, where a page of ends
 -- is told in one step, puts "cid:gen:sid" into `told`, from where they are marked soon after. Scripts
@@ -18,21 +20,52 @@ end
 
 -- A key of another type is no record: somebody else wrote it.
 local function read(s)
-  local f = redis.pcall('HMGET', s, 'v', 'gen', 'sid', 'created', 'ttl', 'mode', 'data', 'hinted', 'exp')
+  local f = redis.pcall('HMGET', s, 'v', 'gen', 'sid', 'created', 'ttl', 'mode', 'data', 'hinted',
+    'exp', 'sealed', 'prev')
   if f.err then
     return nil
   end
-  for i = 1, 9 do
+  for i = 1, 11 do
     if not f[i] then
       return nil
     end
   end
   return { v = f[1], gen = f[2], sid = f[3], created = f[4], ttl = f[5], mode = f[6], data = f[7],
-    hinted = f[8], exp = f[9] }
+    hinted = f[8], exp = f[9], sealed = f[10], prev = f[11] }
 end
 
 local function reply(status, r)
-  return { status, now(), r.v, r.gen, r.sid, r.created, r.ttl, r.exp, r.mode, r.data, r.point or 0 }
+  return { status, now(), r.v, r.gen, r.sid, r.created, r.ttl, r.exp, r.mode, r.sealed, r.prev,
+    r.data, r.point or 0 }
+end
+
+-- Whether an id opens the session: its own, or an earlier one whose time is not over.
+local function opens(r, sid)
+  if r.sid == sid then
+    return true
+  end
+  for id, till in string.gmatch(r.prev, '([^ :]+):(%d+)') do
+    if id == sid then
+      return tonumber(till) > now()
+    end
+  end
+  return false
+end
+
+-- The earlier ids of a session that gets a new one: `sid` opens it until `till`, which ends the
+-- time of the older ones too ("0": none opens it any more). Eight are kept.
+local function previous_with(list, sid, till)
+  local out = { sid .. ':' .. till }
+  for id, old in string.gmatch(list, '([^ :]+):(%d+)') do
+    if #out == 8 then
+      break
+    end
+    if tonumber(old) > tonumber(till) then
+      old = till
+    end
+    out[#out + 1] = id .. ':' .. old
+  end
+  return table.concat(out, ' ')
 end
 
 -- An announcement goes out before the change that it tells of, so that every subscriber hears it
@@ -46,7 +79,16 @@ end
 local function tell_set(channel, node, cid, r, new, previous)
   redis.call('PUBLISH', channel, cjson.encode({
     kind = 'set', cid = cid, gen = r.gen, sid = r.sid, v = r.v, left = r.ttl, prev = previous,
-    new = new, init = new or previous ~= nil, node = node, notice = r.notice }))
+    sealed = r.sealed == '1', new = new, init = new or previous ~= nil, node = node,
+    notice = r.notice }))
+end
+
+-- One announcement for both, the end of the open (or sealed) session `was` and the sealed one that
+-- takes its place: no listener hears of one without the other.
+local function tell_sealed(channel, node, cid, r, was, sid)
+  redis.call('PUBLISH', channel, cjson.encode({
+    kind = 'seal', cid = cid, gen = r.gen, sid = r.sid, v = r.v, left = r.ttl, prev = sid,
+    was = was, node = node }))
 end
 
 local function is_told(mapping)
@@ -98,7 +140,8 @@ end
 
 local function write(s, m, r, grace)
   redis.call('HSET', s, 'v', r.v, 'gen', r.gen, 'sid', r.sid, 'created', r.created, 'ttl', r.ttl,
-    'exp', r.exp, 'mode', r.mode, 'data', r.data, 'hinted', r.hinted)
+    'exp', r.exp, 'mode', r.mode, 'sealed', r.sealed, 'prev', r.prev, 'data', r.data,
+    'hinted', r.hinted)
   redis.call('PEXPIRE', s, r.ttl)
   redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', r.ttl + grace)
 end
