@@ -259,6 +259,75 @@ async fn damaged_and_foreign_files_are_reported_and_left_as_they_are() {
     assert_eq!(FileStore::open(missing).await.unwrap_err().kind(), ErrorKind::Store);
 }
 
+/// The rights that a file's mode gives.
+#[cfg(unix)]
+fn rights(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[cfg(unix)]
+fn set_rights(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_owner_may_read_a_file_from_its_first_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = |path: &Path, limits: &str| {
+        let child = child("open", path);
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("umask 0; {limits} exec \"$0\" \"$@\""))
+            .arg(child.get_program())
+            .args(child.get_args())
+            .envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.output().unwrap()
+    };
+    let path = folder.path().join("sessions");
+    let output = other(&path, "");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("opened"), "{output:?}");
+    assert_eq!(rights(&path), 0o600);
+
+    // The first write ends this process: what it leaves is the file as it was created.
+    let path = folder.path().join("begun");
+    let output = other(&path, "ulimit -c 0; ulimit -f 0;");
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    assert_eq!(rights(&path), 0o600);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_session_file_with_wider_rights_is_narrowed_and_stays_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions");
+    let id = SessionId::generate();
+    for mode in [0o644, 0o666, 0o2770] {
+        let store = FileStore::open(&path).await.unwrap();
+        store.set(&id, live("{}")).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        set_rights(&path, mode);
+        let store = FileStore::open(&path).await.unwrap();
+        assert_eq!(rights(&path), 0o600, "{mode:o}");
+        assert_eq!(store.get(&id).await.unwrap().unwrap().session, "{}");
+        let output = child("open", &path).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("is open already; one process at a time"), "{text}");
+        store.close().await.unwrap();
+    }
+
+    let foreign = folder.path().join("foreign");
+    std::fs::write(&foreign, "somebody's novel").unwrap();
+    set_rights(&foreign, 0o644);
+    FileStore::open(&foreign).await.unwrap_err();
+    assert_eq!(rights(&foreign), 0o644, "no session file, and left as it is");
+}
+
 #[tokio::test]
 async fn records_that_expired_long_ago_do_not_pile_up() {
     let folder = tempfile::tempdir().unwrap();

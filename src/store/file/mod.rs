@@ -1,5 +1,6 @@
 //! Sessions in one file.
 
+mod private;
 mod tables;
 mod writer;
 
@@ -7,7 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase as _};
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _};
 
 use super::{SessionStore, SetOutcome, StoreEntry, StoreResult, StoredSession};
 use crate::error::{BoxError, Error, ErrorKind, Result};
@@ -53,6 +55,10 @@ struct Inner {
 impl FileStore {
     /// Opens the file, or makes it. After a crash this repairs what was not acknowledged.
     ///
+    /// Sessions are secrets: on Unix the file is created with mode 0600, whatever the umask allows,
+    /// and a session file with wider rights is narrowed to that. If that fails, as with another
+    /// user's file, a warning says so and the store works.
+    ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the file is open already, here or in another
     /// process; [`Store`](ErrorKind::Store) if it can't be read or is damaged or no session file,
@@ -96,7 +102,11 @@ impl FileStore {
 }
 
 fn open(path: &Path) -> Result<Database> {
-    let database = Database::create(path).map_err(|error| match error {
+    let file = private::open(path).map_err(|error| damaged(path, error))?;
+    // Shares the database's lock, and does not release it when it is closed.
+    let rights = file.try_clone().map_err(|error| damaged(path, error))?;
+    let create = |file| Builder::new().create_with_backend(FileBackend::new(file)?);
+    let database = create(file).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Error::new(
             ErrorKind::Unavailable,
             format!(
@@ -108,6 +118,8 @@ fn open(path: &Path) -> Result<Database> {
         other => damaged(path, other),
     })?;
     tables::prepare(&database).map_err(|error| damaged(path, error))?;
+    // Only now is it known to be a session file. Others are left as they are.
+    private::narrow(&rights, path);
     Ok(database)
 }
 
