@@ -13,6 +13,10 @@ async function visit(url, see) {
     page.setDefaultTimeout(20_000);
     const problems = [];
     page.on("pageerror", (error) => problems.push(String(error)));
+    page.on("console", (message) => {
+      // An answer of 503 is an error on the console too.
+      if (/Content Security Policy/i.test(message.text())) problems.push(message.text());
+    });
     page.on("request", (request) => {
       if (!request.url().startsWith(url) && !request.url().startsWith("data:")) problems.push(request.url());
     });
@@ -20,6 +24,7 @@ async function visit(url, see) {
     await page.waitForFunction(() => document.querySelector("#state").textContent.startsWith("Updated"));
     await see(page);
     assert.deepEqual(problems, [], "no error, and nothing fetched from elsewhere");
+    await refusesInlineScripts(page);
     if (screenshots) await picture(page);
   } finally {
     await browser.close();
@@ -34,6 +39,17 @@ async function picture(page) {
   }
   await page.setViewportSize({ width: 390, height: 800 });
   await page.screenshot({ path: `${name}-narrow.png` });
+}
+
+/** A script that somebody got into the page does not run. */
+async function refusesInlineScripts(page) {
+  const ran = await page.evaluate(() => {
+    const script = document.createElement("script");
+    script.textContent = "window.ran = true";
+    document.body.append(script);
+    return window.ran === true;
+  });
+  assert.equal(ran, false, "an inline script ran");
 }
 
 const names = (page) => page.$$eval("#nodes tbody th", (cells) => cells.map((cell) => cell.firstChild.textContent));

@@ -1,4 +1,5 @@
 // The page in a real browser: two tabs of one profile, and a second profile.
+import { createServer } from "node:http";
 import { chromium } from "playwright-core";
 import { assert, check, run } from "./harness.mjs";
 
@@ -64,6 +65,54 @@ check("tabs of one profile agree, another profile has its own session", async ({
     await two.click("#logout-socket");
     await shows(one, "#session", "none");
     assert.deepEqual(problems, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+/** A page of another server that frames this one; its frame. */
+async function framed(page, url) {
+  const server = createServer((_, answer) => {
+    answer.setHeader("content-type", "text/html");
+    answer.end(`<iframe src="${url}/"></iframe>`);
+  });
+  await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
+  try {
+    await page.goto(`http://127.0.0.1:${server.address().port}/`);
+    return page.mainFrame().childFrames()[0];
+  } finally {
+    server.close();
+  }
+}
+
+check("the page runs only what its node serves, and goes into no frame", async ({ urls }) => {
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  try {
+    const context = await browser.newContext();
+    for (const path of ["/", "/page.js", "/page.css", "/client.js"]) {
+      const headers = (await context.request.get(urls[0] + path)).headers();
+      assert.equal(headers["x-content-type-options"], "nosniff", path);
+      const policy = headers["content-security-policy"];
+      assert.match(policy, /default-src 'none'.*frame-ancestors 'none'/, path);
+      assert.doesNotMatch(policy, /unsafe|\*/, path);
+    }
+    const page = await open(context, urls[0], []);
+    // The policy lets a websocket to the page's own origin pass.
+    await shows(page, "#state", "connected by websocket");
+    const ran = await page.evaluate(() => {
+      const script = document.createElement("script");
+      script.textContent = "window.ran = true";
+      document.body.append(script);
+      return window.ran === true;
+    });
+    assert.equal(ran, false, "an inline script ran");
+
+    const other = await context.newPage();
+    const refused = other.waitForEvent("console", {
+      predicate: (message) => /frame-ancestors 'none'/.test(message.text()), timeout: 15_000,
+    });
+    const [, framing] = await Promise.all([refused, framed(other, urls[0])]);
+    assert.equal(await framing.locator("#state").count(), 0, "another page framed it");
   } finally {
     await browser.close();
   }

@@ -3,16 +3,31 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_io_session::{Result, Session, SessionBridge, SessionData};
 use serde_json::{Value, json};
 
+/// What the page and its files carry: only what this node serves may run, and no other page may
+/// frame it.
+const FILE_HEADERS: [(HeaderName, &str); 2] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+         img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
 pub(crate) fn routes() -> Router<SessionBridge> {
     Router::new()
-        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/", get(|| file("text/html", include_str!("page.html"))))
+        .route("/page.js", get(|| file("text/javascript", include_str!("page.js"))))
+        .route("/page.css", get(|| file("text/css", include_str!("page.css"))))
         .route("/client.js", get(client_script))
         .route("/session", get(read))
         .route("/session/inc", post(increment))
@@ -24,9 +39,13 @@ pub(crate) fn routes() -> Router<SessionBridge> {
         .route("/logout", post(logout))
 }
 
+async fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    (FILE_HEADERS, [(CONTENT_TYPE, format!("{kind}; charset=utf-8"))], text)
+}
+
 async fn client_script() -> impl IntoResponse {
-    let headers = [(CONTENT_TYPE, "text/javascript"), (CACHE_CONTROL, "max-age=3600")];
-    (headers, include_str!("socket.io.min.js"))
+    let kept = [(CACHE_CONTROL, "max-age=3600")];
+    (kept, file("text/javascript", include_str!("socket.io.min.js")).await)
 }
 
 async fn read(State(bridge): State<SessionBridge>, session: Session) -> Json<Value> {

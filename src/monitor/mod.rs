@@ -1,17 +1,22 @@
 //! Health, figures and a small dashboard, for whoever runs the node.
 //!
-//! Nothing here is on unless an application mounts [`router`]. It shows figures, never ids or
-//! data, yet figures are nobody's business outside: mount it on an internal port or behind
-//! authentication.
+//! Nothing here is on unless an application mounts [`router`] or [`health_router`]. They show
+//! figures, never ids or data. Figures should not be public either: mount [`router`] on an internal
+//! port or behind authentication.
+//!
+//! Every answer carries `Cache-Control: no-store` and `X-Content-Type-Options: nosniff`. The page
+//! also forbids inline scripts, other servers and frames around it.
 
 mod metrics;
+mod page;
 
 use axum::extract::State;
-use axum::response::{Html, IntoResponse};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use crate::bridge::SessionBridge;
@@ -28,6 +33,9 @@ pub use metrics::prometheus;
 /// | `GET /monitor/stats` | the figures as JSON |
 /// | `GET /monitor/nodes` | [`nodes`](SessionBridge::nodes) as JSON, or 503 if they can't be asked for |
 ///
+/// The page also loads a script and a style below `/monitor`. It works under any prefix, as with
+/// `Router::nest`.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> axum_io_session::Result<()> {
@@ -38,13 +46,40 @@ pub use metrics::prometheus;
 /// # }
 /// ```
 pub fn router<S: Clone + Send + Sync + 'static>(bridge: &SessionBridge) -> Router<S> {
-    Router::new()
-        .route("/healthz", get(healthz))
+    let operators = Router::new()
         .route("/metrics", get(metrics))
-        .route("/monitor", get(|| async { Html(include_str!("dashboard.html")) }))
         .route("/monitor/stats", get(stats))
         .route("/monitor/nodes", get(nodes))
-        .with_state(bridge.clone())
+        .merge(page::routes())
+        .with_state(bridge.clone());
+    guarded(operators).merge(health_router(bridge))
+}
+
+/// `GET /healthz` of [`router`] alone, for a port on which the figures must not be seen.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> axum_io_session::Result<()> {
+/// use axum_io_session::monitor;
+/// let bridge = axum_io_session::SessionBridge::builder().build().await?;
+/// let public: axum::Router = axum::Router::new().merge(monitor::health_router(&bridge));
+/// let internal: axum::Router = axum::Router::new().merge(monitor::router(&bridge));
+/// # bridge.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+pub fn health_router<S: Clone + Send + Sync + 'static>(bridge: &SessionBridge) -> Router<S> {
+    guarded(Router::new().route("/healthz", get(healthz)).with_state(bridge.clone()))
+}
+
+/// Adds the headers that every answer has. Not to answers of other routes and fallbacks.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes.route_layer(map_response(async |mut answer: Response| {
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
+    }))
 }
 
 async fn healthz(State(bridge): State<SessionBridge>) -> impl IntoResponse {
@@ -58,7 +93,7 @@ async fn healthz(State(bridge): State<SessionBridge>) -> impl IntoResponse {
             (StatusCode::SERVICE_UNAVAILABLE, body)
         }
     };
-    (status, [(CACHE_CONTROL, "no-store")], Json(body))
+    (status, Json(body))
 }
 
 async fn metrics(State(bridge): State<SessionBridge>) -> impl IntoResponse {
@@ -66,8 +101,7 @@ async fn metrics(State(bridge): State<SessionBridge>) -> impl IntoResponse {
 }
 
 async fn stats(State(bridge): State<SessionBridge>) -> impl IntoResponse {
-    let body = json!({ "node": bridge.node(), "stats": bridge.stats() });
-    ([(CACHE_CONTROL, "no-store")], Json(body))
+    Json(json!({ "node": bridge.node(), "stats": bridge.stats() }))
 }
 
 async fn nodes(State(bridge): State<SessionBridge>) -> impl IntoResponse {
@@ -78,24 +112,31 @@ async fn nodes(State(bridge): State<SessionBridge>) -> impl IntoResponse {
             (StatusCode::SERVICE_UNAVAILABLE, body)
         }
     };
-    (status, [(CACHE_CONTROL, "no-store")], Json(body))
+    (status, Json(body))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
     use http_body_util::BodyExt as _;
     use serde_json::Value;
     use tower::ServiceExt as _;
 
     use super::*;
 
-    async fn ask(bridge: &SessionBridge, path: &str) -> (StatusCode, Value) {
+    async fn answer(routes: Router, path: &str) -> Response {
         let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
-        let answer = router::<()>(bridge).with_state(()).oneshot(request).await.unwrap();
-        assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
-        let status = answer.status();
+        routes.oneshot(request).await.unwrap()
+    }
+
+    async fn text(answer: Response) -> String {
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    async fn ask(bridge: &SessionBridge, path: &str) -> (StatusCode, Value) {
+        let answer = answer(router(bridge), path).await;
+        (answer.status(), serde_json::from_str(&text(answer).await).unwrap())
     }
 
     #[tokio::test]
@@ -121,5 +162,83 @@ mod tests {
             assert!(body["error"].is_string() && body["node"] == "n1", "{path}: {body}");
         }
         assert_eq!(ask(&bridge, "/monitor/stats").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_cached_or_guessed_at() {
+        let bridge = SessionBridge::builder().build().await.unwrap();
+        let paths = [
+            ("/healthz", "application/json"),
+            ("/metrics", "text/plain"),
+            ("/monitor", "text/html"),
+            ("/monitor/dashboard.js", "text/javascript"),
+            ("/monitor/dashboard.css", "text/css"),
+            ("/monitor/stats", "application/json"),
+            ("/monitor/nodes", "application/json"),
+        ];
+        for (path, kind) in paths {
+            let answer = answer(router(&bridge), path).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+            let headers = answer.headers();
+            assert_eq!(headers[CACHE_CONTROL], "no-store", "{path}");
+            assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+            assert!(headers[CONTENT_TYPE].to_str().unwrap().starts_with(kind), "{path}");
+        }
+        bridge.shutdown().await;
+        for path in ["/healthz", "/monitor/nodes"] {
+            let answer = answer(router(&bridge), path).await;
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.headers()[CACHE_CONTROL], "no-store", "{path}");
+            assert_eq!(answer.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_may_run_only_what_the_routes_serve_and_finds_it_under_any_prefix() {
+        let bridge = SessionBridge::builder().build().await.unwrap();
+        let routes = || Router::new().nest("/some/prefix", router(&bridge));
+        let page = answer(routes(), "/some/prefix/monitor").await;
+        let policy = page.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ] {
+            assert!(policy.split("; ").any(|found| found == part), "{part}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.headers()[X_FRAME_OPTIONS], "DENY");
+        assert_eq!(page.headers()[REFERRER_POLICY], "no-referrer");
+
+        let page = text(page).await;
+        assert!(!page.contains("<style") && !page.contains("style="), "inline style");
+        assert!(!page.contains("<script>") && !page.contains("javascript:"), "inline script");
+        let loaded = ["src=\"", "href=\""].map(|begin| page.split(begin).skip(1));
+        let loaded = loaded.into_iter().flatten().filter_map(|rest| rest.split('"').next());
+        let loaded: Vec<&str> = loaded.filter(|url| !url.starts_with("data:")).collect();
+        assert_eq!(loaded, ["monitor/dashboard.js", "monitor/dashboard.css"]);
+        for url in loaded {
+            let answer = answer(routes(), &format!("/some/prefix/{url}")).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{url}");
+        }
+        bridge.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn health_is_mounted_apart_without_the_figures_and_leaves_other_routes_as_they_are() {
+        let bridge = SessionBridge::builder().build().await.unwrap();
+        let routes = || health_router(&bridge).route("/other", get(|| async { "other" }));
+        assert_eq!(answer(routes(), "/healthz").await.status(), StatusCode::OK);
+        for path in ["/metrics", "/monitor", "/monitor/stats", "/monitor/nodes"] {
+            assert_eq!(answer(routes(), path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+        let other = answer(routes(), "/other").await;
+        assert!(!other.headers().contains_key(CACHE_CONTROL));
+        assert!(!answer(routes(), "/none").await.headers().contains_key(CACHE_CONTROL));
+        bridge.shutdown().await;
     }
 }
