@@ -27,14 +27,14 @@ function problem(text) {
   byId("problem").textContent = text;
 }
 
-async function request(method, path) {
-  const answer = await fetch(path, { method, cache: "no-store" });
+async function request(method, path, body) {
+  const answer = await fetch(path, { method, cache: "no-store", body: body && JSON.stringify(body) });
   if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status}`);
   return answer.json();
 }
 
-async function post(path) {
-  const { node, sessionId } = await request("POST", path);
+async function post(path, body) {
+  const { node, sessionId } = await request("POST", path, body);
   log("call", `POST ${path}`, node, sessionId ? `session ${short(sessionId)}` : "");
 }
 
@@ -46,10 +46,12 @@ async function refresh(ask = () => request("GET", "session")) {
   if (question === asked) show(answer);
 }
 
+// The last thing that this tab asked for: its answer may bring new cookies.
+let doing = Promise.resolve();
 function on(id, action) {
   byId(id).addEventListener("click", () => {
     problem("");
-    action().then(() => refresh()).catch((error) => problem(error.message));
+    doing = action().then(() => refresh()).catch((error) => problem(error.message));
   });
 }
 
@@ -70,15 +72,30 @@ async function main() {
     if (!ok) throw new Error(`${name}: ${error}`);
     log("call", name, node, sessionId ? `session ${short(sessionId)}` : "");
   };
+  // A sealed session is seen by sockets whose handshake carried its cookie. One that connected before
+  // another tab's login had brought the cookie has to connect again, once.
+  let again = true;
+  const compare = async () => {
+    await refresh();
+    const [{ sessionId }, { ok }] = await Promise.all([request("GET", "session"), answer("session:get")]);
+    if (sessionId && !ok && again) {
+      again = false;
+      socket.disconnect().connect();
+    }
+  };
   socket.on("connect", () => {
     state(`connected by ${socket.io.engine.transport.name}`);
     socket.io.engine.once("upgrade", (transport) => state(`connected by ${transport.name}`));
     answer("node").then((node) => { byId("socket-node").textContent = node; }).catch(() => {});
-    refresh().catch((error) => problem(error.message));
+    compare().catch((error) => problem(error.message));
   });
   socket.on("disconnect", (reason) => {
     state(`disconnected: ${reason}`);
     byId("socket-node").textContent = "none";
+    if (reason !== "io server disconnect") return;
+    // The session ended or was sealed: come back, with the cookies of the answer that is under way.
+    again = true;
+    doing.then(() => socket.connect());
   });
   socket.on("connect_error", (error) => state(`refused: ${error.message}`));
   // A tab may be told that a session began before the answer to the tab that began it has brought the
@@ -94,7 +111,9 @@ async function main() {
     });
   }
   on("inc-http", () => post("session/inc"));
+  on("login", () => post("login", { user: "you" }));
   on("rotate", () => post("session/regenerate"));
+  on("renew", () => post("session/renew"));
   on("logout", () => post("logout"));
   on("inc-socket", () => call("session:inc"));
   on("logout-socket", () => call("session:destroy"));

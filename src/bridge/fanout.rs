@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::attachments::{Attachment, SinkError};
 use super::core::{Inner, SessionBridge};
 use super::events::Lagged;
-use super::options::{OnDestroy, OnRotate};
+use super::options::{GOODBYE, OnDestroy, OnRotate};
 use crate::backend::BackendEvent;
 use crate::session::{
     ClientId, DestroyReason, Generation, SessionDestroy, SessionEvent, SessionId, SessionSet,
@@ -224,7 +224,7 @@ impl SessionBridge {
         }
         self.tell(sockets, event, self.end_message(end).as_ref());
         let grace = match (end.reason, options.on_destroy) {
-            (DestroyReason::Sealed, _) => Duration::ZERO,
+            (DestroyReason::Sealed, _) => GOODBYE,
             (_, OnDestroy::Disconnect { grace }) => grace,
             (_, OnDestroy::Notify | OnDestroy::Nothing) => return,
         };

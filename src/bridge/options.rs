@@ -12,6 +12,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// From the message of an end to the disconnect: answers that are under way still arrive, among
+/// them the one with the new cookie, as a rule.
+pub(super) const GOODBYE: Duration = Duration::from_millis(250);
+
 /// The `SameSite` attribute of the cookies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SameSite {
@@ -83,8 +87,9 @@ pub enum SocketPairing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnRotate {
-    /// They get the `sessionDestroy` message with the reason `sealed` and are disconnected: they
-    /// did not show the new cookie. The page connects again with it. This is the default.
+    /// They get the `sessionDestroy` message with the reason `sealed`, see no session from then
+    /// on, and are disconnected 250 milliseconds later: they did not show the new cookie. The
+    /// page connects again with it. This is the default.
     #[default]
     Disconnect,
     /// They follow into the sealed session and get a `sessionSet` message. A socket that was
@@ -97,7 +102,9 @@ pub enum OnRotate {
 #[non_exhaustive]
 pub enum OnDestroy {
     /// They get the `sessionDestroy` message and are disconnected after `grace`, also if their
-    /// client has a new session by then. This is the default, without a grace.
+    /// client has a new session by then. From the message on they see no session. This is the
+    /// default, with a grace of 250 milliseconds: enough for the answer to the call that ended
+    /// the session.
     Disconnect {
         /// Time to say goodbye, up to 1 hour.
         grace: Duration,
@@ -110,7 +117,7 @@ pub enum OnDestroy {
 
 impl Default for OnDestroy {
     fn default() -> Self {
-        Self::Disconnect { grace: Duration::ZERO }
+        Self::Disconnect { grace: GOODBYE }
     }
 }
 

@@ -38,6 +38,23 @@ pub fn prometheus(bridge: &SessionBridge) -> String {
             stats.handlers_discarded,
         ),
         ("errors_total", "Requests that the store or backend failed.", stats.errors),
+        ("client_errors_total", "Commits that were answered with 4xx.", stats.client_errors),
+        (
+            "own_ways_total",
+            "Requests that got a client id of their own, as they may not join a session.",
+            stats.own_ways,
+        ),
+        ("refused_origins_total", "Requests from other origins.", stats.refused_origins),
+        (
+            "refused_engine_ids_total",
+            "Engine.IO requests without the client cookie of their handshake.",
+            stats.refused_engine_ids,
+        ),
+        (
+            "refused_handshakes_total",
+            "Engine.IO handshakes beyond the limit of connections without a socket.",
+            stats.refused_handshakes,
+        ),
         (
             "served_anonymously_total",
             "Requests that got an empty session as theirs could not be loaded.",
@@ -62,6 +79,7 @@ pub fn prometheus(bridge: &SessionBridge) -> String {
             anomaly("bad_signature", stats.bad_signatures),
             anomaly("malformed_id", stats.malformed_ids),
             anomaly("unknown_session", stats.unknown_sessions),
+            anomaly("superseded_session", stats.superseded_sessions),
             anomaly("pair_mismatch", stats.pair_mismatches),
         ],
     );

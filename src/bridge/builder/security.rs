@@ -25,7 +25,7 @@ impl SessionBridgeBuilder {
     }
 
     /// What happens to the sockets of a session that ends. Default [`OnDestroy::Disconnect`]
-    /// without a grace.
+    /// with a grace of 250 milliseconds.
     pub fn on_destroy(mut self, on_destroy: OnDestroy) -> Self {
         self.options.on_destroy = on_destroy;
         self
