@@ -19,12 +19,19 @@ fn deployed(name: &str) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-/// The users of Redis, for another prefix.
+/// The nodes' user in a file.
+fn nodes_user(text: &str) -> &str {
+    text.lines().find(|line| line.starts_with("user io-session ")).unwrap()
+}
+
+/// The users of Redis, for another prefix. The default user stays on: as it the tests look into the
+/// server. `remote` runs the file as it is.
 fn acl(prefix: &str) -> String {
     let text = deployed("redis-acl.conf");
-    let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
+    let default = text.lines().find(|line| line.starts_with("user default off ")).unwrap();
+    let line = nodes_user(&text);
     let changed = line.replace("io-session:", &format!("{prefix}:"));
-    text.replace(line, &changed)
+    text.replace(line, &changed).replace(default, "")
 }
 
 /// A server that includes the file, and the URL for its user.
@@ -66,8 +73,7 @@ fn the_contract_is_kept_with_the_least_rights() {
     let redis = keeps_the_contract(LOCAL_SERVER);
     let used = redis.commandstats();
     let text = acl(PREFIX);
-    let rights = text.lines().find(|line| line.starts_with("user ")).unwrap();
-    let rights = rights.split(' ').filter_map(|word| word.strip_prefix('+'));
+    let rights = nodes_user(&text).split(' ').filter_map(|word| word.strip_prefix('+'));
     let unused: Vec<_> = rights.filter(|&right| !used.contains_key(right)).collect();
     // For databases, clusters, sentinels, notifications, and several nodes that would sweep, none
     // of which the suite had.
@@ -157,8 +163,7 @@ fn without_notifications_a_sessions_own_end_is_told_in_time() {
 /// Gives the user to servers that run already, and has three nodes use them; runs this meanwhile.
 fn works_for(servers: &[Redis], url: &str, meanwhile: impl FnOnce()) {
     let text = acl(PREFIX);
-    let line = text.lines().find(|line| line.starts_with("user ")).unwrap();
-    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    let words: Vec<&str> = nodes_user(&text).split(' ').skip(1).collect();
     for server in servers {
         server.cli(&[&["ACL", "SETUSER"], &words[..]].concat());
         server.cli(&["CONFIG", "SET", "notify-keyspace-events", "Kg$xe"]);
