@@ -103,7 +103,7 @@ impl Balancer {
         // Files where anybody may write; as root nginx would hand its work to another user.
         let place = |kind: &str| format!("{kind}_temp_path {0}/{kind};", files.path().display());
         let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(place).join("\n");
-        let text = replaced(&text, "http {", &format!("http {{\naccess_log off;\n{places}"));
+        let text = replaced(&text, "http {", &format!("http {{\n{places}"));
         let config = files.path().join("nginx.conf");
         std::fs::write(&config, text).unwrap();
         let pid = files.path().join("pid").display().to_string();
@@ -132,6 +132,17 @@ impl Balancer {
         let variables = [&[("TRANSPORT", transport)], variables].concat();
         run_js_with("deploy.mjs", &[&self.url], &variables);
     }
+
+    /// Polls and websockets are in its log, and no query of any request.
+    fn logs_only_paths(&self) {
+        let log = until("both transports are in the log", LIMIT, || {
+            let log = self.program.log();
+            let (poll, websocket) = ("\"POST /socket.io/ HTTP/1.1\"", " 101 ");
+            (log.contains(poll) && log.contains(websocket)).then_some(log)
+        });
+        let queries = log.lines().filter(|line| line.contains("sid=") || line.contains('?'));
+        assert_eq!(queries.collect::<Vec<_>>(), [""; 0], "queries are in the log");
+    }
 }
 
 /// Whether this user may write everywhere.
@@ -147,6 +158,7 @@ fn sockets_and_http_through(start: fn(&[Node]) -> Balancer) {
     for transport in ["polling", "websocket", "upgrade"] {
         balancer.checks(transport, &[("NODES", "3")]);
     }
+    balancer.logs_only_paths();
     // What the nodes believe is only what the balancer says.
     let header = ("x-forwarded-proto", "https");
     let answer = ureq::get(format!("{}/session", nodes[0].url())).header(header.0, header.1).call();
@@ -155,6 +167,7 @@ fn sockets_and_http_through(start: fn(&[Node]) -> Balancer) {
 
     nodes[1].kill();
     balancer.checks("polling", &[("NODES", "2"), ("DOWN", "node2")]);
+    balancer.logs_only_paths();
     drop(balancer);
     nodes.remove(1);
     for node in nodes {
