@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::{Browser, Connection, Node, Program, run_js, run_js_with, until};
 use tempfile::TempDir;
@@ -82,8 +82,20 @@ fn localized(name: &str, nodes: &[Node]) -> String {
 
 struct Balancer {
     program: Program,
-    _files: TempDir,
+    files: TempDir,
     url: String,
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // Only nginx has such a file. If it is killed, its workers stay.
+        let Ok(process) = std::fs::read_to_string(self.files.path().join("pid")) else { return };
+        let asked = Command::new("kill").args(["-TERM", process.trim()]).status();
+        let deadline = Instant::now() + LIMIT;
+        while asked.is_ok() && self.program.runs() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Balancer {
@@ -113,7 +125,7 @@ impl Balancer {
             if root() { "user root;" } else { "" }
         ));
         let program = Program::start(&mut command, "install the package nginx");
-        Self { program, _files: files, url: format!("http://127.0.0.1:{port}") }.answers()
+        Self { program, files, url: format!("http://127.0.0.1:{port}") }.answers()
     }
 
     fn haproxy(nodes: &[Node]) -> Self {
@@ -125,7 +137,7 @@ impl Balancer {
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(config);
         let program = Program::start(&mut command, "install the package haproxy");
-        Self { program, _files: files, url: format!("http://127.0.0.1:{port}") }.answers()
+        Self { program, files, url: format!("http://127.0.0.1:{port}") }.answers()
     }
 
     fn checks(&self, transport: &str, variables: &[(&str, &str)]) {
