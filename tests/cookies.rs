@@ -18,14 +18,6 @@ use support::probe::ProbeStore;
 use support::world::world;
 use support::{KEY, OTHER_KEY, bridge, until};
 
-fn clears(answer: &Answer, name: &str) -> bool {
-    answer.set_cookie(name).is_some_and(|line| {
-        line.starts_with(&format!("{name}=;"))
-            && line.contains("Max-Age=0")
-            && line.contains("Expires=Thu, 01 Jan 1970 00:00:00 GMT")
-    })
-}
-
 /// Asks with this `Cookie` header and nothing else.
 async fn ask(app: &axum::Router, uri: &str, cookie: impl AsRef<[u8]>) -> Answer {
     let request = axum::http::Request::get(uri)
@@ -36,7 +28,7 @@ async fn ask(app: &axum::Router, uri: &str, cookie: impl AsRef<[u8]>) -> Answer 
 // ---- what opens nothing --------------------------------------------------------------------
 
 #[tokio::test]
-async fn session_cookies_that_do_not_verify_open_nothing_and_are_cleared_on_every_route() {
+async fn session_cookies_that_do_not_verify_open_nothing_and_are_left_alone_on_every_route() {
     let world = world().await;
     let (browser, ..) = world.seeded(r#"{"a":1}"#).await;
     let (sid, cid) = (&browser.jar["sid"], &browser.jar["sid.cid"]);
@@ -59,7 +51,8 @@ async fn session_cookies_that_do_not_verify_open_nothing_and_are_cleared_on_ever
             let seen = world.bridge.stats().bad_signatures;
             let answer = ask(&world.app, uri, format!("sid.cid={cid}; sid={value}")).await;
             assert_eq!(answer.status, StatusCode::OK, "{what}");
-            assert!(clears(&answer, "sid"), "{what} on {uri}: {:?}", answer.set_cookies("sid"));
+            // Another node may know the key, another answer may have set a newer cookie.
+            assert_eq!(answer.set_cookie("sid"), None, "{what} on {uri}");
             if uri == "/read" {
                 assert_eq!(answer.json()["data"], json!({}), "{what}");
             }
@@ -105,15 +98,17 @@ async fn no_text_in_a_cookie_is_an_error_of_the_server() {
 }
 
 #[tokio::test]
-async fn the_cookie_of_an_expired_session_is_cleared() {
+async fn the_cookie_of_an_expired_session_opens_nothing_and_is_left_alone() {
     let builder = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(1));
     let app = app(&builder.build().await.unwrap());
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
     until("the end", async || browser.clone().get(&app, "/id").await.body.is_empty()).await;
-    assert!(clears(&browser.get(&app, "/read").await, "sid"));
-    let once_more = browser.get(&app, "/read").await;
-    assert!(once_more.set_cookie("sid").is_none(), "there is nothing to clear any more");
+    for uri in ["/plain", "/read"] {
+        assert_eq!(browser.get(&app, uri).await.set_cookie("sid"), None, "{uri}");
+    }
+    assert!(browser.post(&app, "/merge", r#"{"b":1}"#).await.set_cookie("sid").is_some());
+    assert_eq!(browser.get(&app, "/read").await.json()["data"], json!({"b": 1}));
 }
 
 // ---- records and cookies go together -------------------------------------------------------

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use axum_io_session::SessionBridge;
+use axum_io_session::bridge::{Secure, SessionBridgeBuilder};
 use support::app::app;
 use support::http::Browser;
 use support::{KEY, OTHER_KEY};
@@ -110,4 +111,80 @@ async fn anomalies_are_traced_and_neither_ids_nor_keys_nor_data_get_into_the_log
     for secret in [KEY, OTHER_KEY, "a secret"] {
         assert!(!text.contains(secret), "{secret:?} is in the log:\n{text}");
     }
+}
+
+#[tokio::test]
+async fn what_clients_do_wrong_is_counted_and_is_no_warning() {
+    let (log, _guard) = Log::begin();
+    let builder = SessionBridge::builder().keys([KEY]).max_payload(100);
+    let bridge = builder.build().await.unwrap();
+    let app = app(&bridge);
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    let late = browser.clone();
+    browser.post(&app, "/rotate", "").await;
+    let much = format!(r#"{{"a":"{}"}}"#, "x".repeat(100));
+    for (browser, uri, body, status) in [
+        (&late, "/merge", r#"{"b":1}"#, 409),
+        (&late, "/logout", "", 409),
+        (&browser, "/merge", &much, 413),
+    ] {
+        assert_eq!(browser.clone().post(&app, uri, body).await.status, status, "{uri}");
+    }
+    assert_eq!(bridge.stats().client_errors, 3);
+    assert_eq!(bridge.stats().errors, 0);
+    browser.jar.insert("sid".into(), "junk".into());
+    browser.get(&app, "/read").await;
+    let foreign = browser.request("POST", "/merge").header("sec-fetch-site", "cross-site");
+    let foreign = browser.send(&app, foreign.body(String::new().into()).unwrap()).await;
+    assert_eq!(foreign.status, 403);
+    for level in ["WARN", "ERROR"] {
+        assert_eq!(log.count(level), 0, "{}", log.text());
+    }
+    assert_eq!(log.count("another origin was refused"), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_with_its_https_is_warned_of_once() {
+    const WARNING: &str = "no proxy is trusted";
+    let headers = [
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "for=192.0.2.1;proto=https"),
+        ("x-forwarded-proto", "http, https"),
+    ];
+    for (name, value) in headers {
+        let (log, _guard) = Log::begin();
+        let ask = async |builder: SessionBridgeBuilder| {
+            let app = app(&builder.build().await.unwrap());
+            for _ in 0..3 {
+                let request = Browser::new().request("GET", "/plain").header(name, value);
+                let request = request.body(String::new().into()).unwrap();
+                assert_eq!(Browser::new().send(&app, request).await.status, 200);
+            }
+        };
+        let builder = || SessionBridge::builder().keys([KEY]);
+        ask(builder().trusted_proxies(1)).await;
+        ask(builder().secure(Secure::Yes)).await;
+        ask(builder().secure(Secure::No)).await;
+        assert_eq!(log.count(WARNING), 0, "{}", log.text());
+        ask(builder()).await;
+        assert_eq!(log.count(WARNING), 1, "{}", log.text());
+        assert_eq!(log.count("trusted_proxies(1)"), 1, "it says what to do: {}", log.text());
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_came_by_plain_http_is_no_reason_for_a_warning() {
+    let (log, _guard) = Log::begin();
+    let bridge = SessionBridge::builder().keys([KEY]).build().await.unwrap();
+    let app = app(&bridge);
+    for (name, value) in [
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "for=192.0.2.1;proto=http"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ] {
+        let request = Browser::new().request("GET", "/plain").header(name, value);
+        Browser::new().send(&app, request.body(String::new().into()).unwrap()).await;
+    }
+    assert_eq!(log.count("WARN"), 0, "{}", log.text());
 }

@@ -105,6 +105,12 @@ pub trait Backend: Send + Sync + 'static {
     /// and for clients that are [watched](Self::watch).
     fn known_session(&self, client: &ClientId) -> Option<Known>;
 
+    /// Whether all sessions are in this process, so that [`known_session`](Self::known_session)
+    /// is exact for all clients. Default: `false`.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Begins to follow a client, as it has a socket here, and reads its live session, if there is
     /// one: no change falls in between. Balanced by [`unwatch`](Self::unwatch), unless it fails or
     /// the future is dropped.

@@ -8,7 +8,7 @@ use super::own_ends::{self, Ended};
 use super::unit::Unit;
 use crate::backend::{Loaded, Target};
 use crate::error::{Error, Result};
-use crate::session::{ClientId, Generation, MaxAge, SessionData, SessionId};
+use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};
 
 impl SessionBridge {
     /// The session that a client has, if it has one.
@@ -105,7 +105,13 @@ impl SessionBridge {
     /// Those of the store.
     #[doc(alias = "destroyById")]
     pub async fn destroy_by_id(&self, session: &SessionId) -> Result<bool> {
-        self.end(Target::Session(*session), Ended::Session(*session)).await
+        let own = self.own_session(|ids| ids.contains(session).then(|| vec![*session])).await?;
+        let done = self.backend().destroy(Target::Session(*session)).await?;
+        if done {
+            let sealed = own.is_some_and(|own| own.sealed);
+            own_ends::note(Ended::Session { id: *session, sealed });
+        }
+        Ok(done)
     }
 
     /// [`destroy_by_id`](Self::destroy_by_id) of the client's session.
@@ -114,15 +120,28 @@ impl SessionBridge {
     /// Those of the store.
     #[doc(alias = "destroyByClientId")]
     pub async fn destroy_by_client_id(&self, client: &ClientId) -> Result<bool> {
-        self.end(Target::Client(*client), Ended::Client(*client)).await
-    }
-
-    async fn end(&self, target: Target, ended: Ended) -> Result<bool> {
-        let done = self.backend().destroy(target).await?;
+        let own = self.own_session(|ids| (!ids.is_empty()).then(|| ids.to_vec())).await?;
+        let done = self.backend().destroy(Target::Client(*client)).await?;
         if done {
-            own_ends::note(ended);
+            own_ends::note(Ended::Client(*client));
+            if let Some(own) = own.filter(|own| own.client_id == *client) {
+                own_ends::note(Ended::Session { id: own.session_id, sealed: own.sealed });
+            }
         }
         Ok(done)
+    }
+
+    /// The live session of the request that runs here, if it is one of those asked for: who ends it
+    /// by its id has to know whether it was sealed.
+    async fn own_session(
+        &self,
+        asked: impl FnOnce(&[SessionId]) -> Option<Vec<SessionId>>,
+    ) -> Result<Option<Record>> {
+        let Some(ids) = asked(&own_ends::presented()) else { return Ok(None) };
+        Ok(match self.backend().load(&ids, None).await? {
+            Loaded::Found(record) => Some(record),
+            Loaded::Missing { .. } => None,
+        })
     }
 
     /// Removes the expired sessions that are still in the store and returns their number. Ends

@@ -91,6 +91,11 @@ impl SessionBridge {
         }))
     }
 
+    /// Whether this is a connection that the layer admitted.
+    pub(crate) fn knows_engine(&self, id: &str) -> bool {
+        self.inner.engines.lock().by_id.contains_key(id)
+    }
+
     /// Whether a request with this client cookie may name this connection. What is not known here
     /// is Engine.IO's to refuse.
     pub(crate) fn admits_engine(&self, id: &str, client: Option<ClientId>) -> bool {

@@ -206,12 +206,7 @@ impl SessionBridge {
     }
 
     /// Tells sockets the end of their session, and does what the policy says about them.
-    fn end_for(
-        &self,
-        sockets: &[Arc<Attachment>],
-        event: &BackendEvent,
-        end: &SessionDestroy,
-    ) {
+    fn end_for(&self, sockets: &[Arc<Attachment>], event: &BackendEvent, end: &SessionDestroy) {
         let options = self.options();
         if options.on_rotate == OnRotate::Follow
             && let (Some(from), Some(into)) = (event.generation, event.successor)

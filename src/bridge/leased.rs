@@ -224,7 +224,7 @@ impl SessionBridge {
             let target = Target::Leased(call.client, record.generation, held.lease());
             return match self.counted(self.backend().destroy(target).await)? {
                 true => {
-                    own_ends::note(Ended::Session(record.session_id));
+                    own_ends::note(Ended::Session { id: record.session_id, sealed: record.sealed });
                     Ok(Ran::Done(result))
                 }
                 false => Err(Error::ended()),

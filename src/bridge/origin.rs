@@ -2,8 +2,8 @@
 //!
 //! The rule is that of `CrossOriginProtection` in Go's `net/http`: `Sec-Fetch-Site` decides if it
 //! is there, else `Origin` must name the host of the request. A request with neither header does
-//! not come from a browser and passes. Beyond Go's rule, requests of Engine.IO are checked with
-//! every method, because cookies alone open a socket and CORS does not cover WebSockets.
+//! not come from a browser and passes. Beyond Go's rule, requests of Engine.IO and upgrades are checked
+//! with every method, because cookies alone open a socket and CORS does not cover WebSockets.
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -40,7 +40,10 @@ pub(crate) struct RequestOrigin<'a> {
     pub(crate) authority: Option<&'a str>,
     /// The host that a trusted proxy received.
     pub(crate) forwarded_host: Option<&'a str>,
-    pub(crate) engine_io: bool,
+    /// It opens or uses a socket: a request of Engine.IO, or an upgrade.
+    pub(crate) socket: bool,
+    /// It belongs to a connection of Engine.IO that was admitted. Its query alone says nothing.
+    pub(crate) connected: bool,
 }
 
 impl OriginPolicy {
@@ -84,12 +87,9 @@ impl OriginPolicy {
 
     /// Whether the request must be answered with 403.
     pub(crate) fn refuses(&self, request: &RequestOrigin<'_>) -> bool {
-        let checked = if request.engine_io {
-            self.sockets
-        } else {
-            self.requests && !request.method.is_safe()
-        };
-        checked && !self.exempts(request.path) && !self.passes(request)
+        let of_socket = request.socket && self.sockets;
+        let of_request = self.requests && !request.method.is_safe() && !request.connected;
+        (of_socket || of_request) && !self.exempts(request.path) && !self.passes(request)
     }
 
     fn passes(&self, request: &RequestOrigin<'_>) -> bool {
@@ -165,8 +165,15 @@ mod tests {
     }
 
     fn post(headers: &HeaderMap) -> RequestOrigin<'_> {
-        let (method, path, engine_io) = (&Method::POST, "/", false);
-        RequestOrigin { method, path, headers, authority: None, forwarded_host: None, engine_io }
+        RequestOrigin {
+            method: &Method::POST,
+            path: "/",
+            headers,
+            authority: None,
+            forwarded_host: None,
+            socket: false,
+            connected: false,
+        }
     }
 
     fn refuses(lines: &[(&str, &str)]) -> bool {
@@ -193,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn safe_methods_are_checked_for_engine_io_only() {
+    fn safe_methods_are_checked_for_sockets_only() {
         let headers = headers(&[("origin", "null")]);
         let off = OriginPolicy { requests: false, sockets: false, ..OriginPolicy::default() };
         for name in ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "DELETE", "get", "CONNECT"] {
@@ -201,9 +208,9 @@ mod tests {
             let request = RequestOrigin { method, ..post(&headers) };
             let safe = ["GET", "HEAD", "OPTIONS", "TRACE"].contains(&name);
             assert_eq!(policy().refuses(&request), !safe, "{name}");
-            let engine_io = RequestOrigin { engine_io: true, ..request };
-            assert!(policy().refuses(&engine_io), "{name}");
-            assert!(!off.refuses(&request) && !off.refuses(&engine_io));
+            let socket = RequestOrigin { socket: true, connected: true, ..request };
+            assert!(policy().refuses(&socket), "{name}");
+            assert!(!off.refuses(&request) && !off.refuses(&socket));
         }
     }
 
@@ -261,8 +268,8 @@ mod tests {
             /hooks/%2fx /hooks/.. /hooks\\..\\admin /hooks%5Cx /hooks/%5cx";
         for (paths, refused) in [(exempt, false), (others, true)] {
             for path in paths.split(' ') {
-                for engine_io in [false, true] {
-                    let request = RequestOrigin { path, engine_io, ..post(&headers) };
+                for socket in [false, true] {
+                    let request = RequestOrigin { path, socket, ..post(&headers) };
                     assert_eq!(policy().refuses(&request), refused, "{path}");
                 }
             }

@@ -21,6 +21,8 @@ pub(crate) struct Unit {
     pub(crate) holds: Option<SessionId>,
     /// The request's cookie has an earlier id of a session that lives on under another one.
     pub(crate) superseded: bool,
+    /// How old the session was that this one takes over from.
+    pub(crate) age: Duration,
     /// The data with the request's changes.
     pub(crate) data: SessionData,
     /// The max age that the request sets.
@@ -78,6 +80,18 @@ impl Unit {
         }
     }
 
+    /// The data of the session that begins where the loaded one ends: what was set after it was
+    /// destroyed; or, if it was ended by its id, what the request set before or after. The old
+    /// one's data is never part of it.
+    fn next_data(&self) -> SessionData {
+        if self.destroy {
+            return self.data.clone();
+        }
+        let mut data = SessionData::new();
+        data.apply(&self.changes());
+        data
+    }
+
     /// What the request changed.
     fn changes(&self) -> Changes {
         self.loaded_data().changes_to(&self.data)
@@ -100,12 +114,14 @@ impl Unit {
 }
 
 impl SessionBridge {
-    /// Commits a unit. `cookie` is how long the request's cookie still lives, if that is known.
+    /// Commits a unit. `cookie` is how long the request's cookie still lives, if that is known, and
+    /// `may_renew` whether an unchanged session may be renewed.
     pub(crate) async fn commit_unit(
         &self,
         client: ClientId,
         unit: &Unit,
         cookie: Option<Duration>,
+        may_renew: bool,
     ) -> Result<Outcome> {
         let Some(base) = &unit.base else { return self.commit_new(client, unit, None).await };
         let ended_here = own_ends::take(base);
@@ -114,7 +130,8 @@ impl SessionBridge {
         }
         let changes = unit.changes();
         if changes.is_empty() && unit.new_id.is_none() && unit.max_age() == base.max_age {
-            if !unit.save && !self.options().lifetime.renews(base, cookie) {
+            let renews = may_renew && self.options().lifetime.renews(base, cookie);
+            if !unit.save && !renews {
                 return Ok(Outcome::Unchanged);
             }
             return Ok(match self.backend().touch(&client, base.generation).await? {
@@ -140,22 +157,10 @@ impl SessionBridge {
             return Err(Error::ended());
         }
         // Sockets and cached pages may still know the client of a sealed session: what begins
-        // now is none of theirs.
-        let client = if ended && base.sealed { ClientId::generate() } else { client };
-        let data = match unit.destroy {
-            true => unit.data.clone(),
-            // It was ended by its id: what was set before or after is the new one's, the old
-            // one's data is not.
-            false => {
-                let mut data = SessionData::new();
-                data.apply(&unit.changes());
-                data
-            }
-        };
+        // now is none of theirs, whichever of several requests ended it.
+        let client = if base.sealed { ClientId::generate() } else { client };
         let next = Unit {
-            base: None,
-            holds: None,
-            data,
+            data: unit.next_data(),
             max_age: unit.max_age,
             new_id: unit.new_id,
             ..Unit::default()
@@ -179,7 +184,7 @@ impl SessionBridge {
         if unit.data.is_empty() {
             return Ok(Outcome::Unchanged);
         }
-        self.create_unit(client, unit, Duration::ZERO, lease).await
+        self.create_unit(client, unit, unit.age, lease).await
     }
 
     /// Writes to what the unit loaded.
@@ -334,6 +339,9 @@ impl SessionBridge {
             return Err(Error::ended());
         }
         let ended_here = unit.base.as_ref().is_some_and(own_ends::take);
+        if unit.destroy || ended_here {
+            unit.data = unit.next_data();
+        }
         if let Some(base) = unit.base.take_if(|_| unit.destroy || ended_here) {
             // The session ends first: the update is the new one's.
             let end = Unit { destroy: true, ..Unit::default() };
@@ -373,7 +381,8 @@ impl SessionBridge {
             (Some(base), Some(newest)) if base.generation == newest.generation => newest,
             (Some(base), _) => {
                 if unit.seals() && self.is_superseded(base).await? {
-                    return Ok(Unit { base: None, holds: None, superseded: true, ..unit });
+                    let age = base.age;
+                    return Ok(Unit { base: None, holds: None, superseded: true, age, ..unit });
                 }
                 return Err(Error::ended());
             }

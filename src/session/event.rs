@@ -42,7 +42,6 @@ impl SessionSet {
     ) -> Self {
         Self { client_id, session_id, previous_id: None, is_new, is_init, node }
     }
-
 }
 
 /// Why a session ended.

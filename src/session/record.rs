@@ -106,10 +106,10 @@ impl Record {
     /// `overlap` more; with none, no earlier id opens it any more.
     pub fn previous_after(&self, overlap: Duration) -> Vec<PreviousId> {
         let current = PreviousId { session_id: self.session_id, opens_for: overlap };
-        let older = self.previous.iter().map(|old| PreviousId {
-            opens_for: old.opens_for.min(overlap),
-            ..*old
-        });
+        let older = self
+            .previous
+            .iter()
+            .map(|old| PreviousId { opens_for: old.opens_for.min(overlap), ..*old });
         std::iter::once(current).chain(older).take(Self::PREVIOUS_IDS).collect()
     }
 }
@@ -141,7 +141,9 @@ mod tests {
         let first = record.session_id;
         record.previous = record.previous_after(Duration::from_secs(10));
         record.session_id = SessionId::generate();
-        assert!(record.opens_by(&first) && record.had(&first) && record.opens_by(&record.session_id));
+        assert!(
+            record.opens_by(&first) && record.had(&first) && record.opens_by(&record.session_id)
+        );
         record.previous = record.previous_after(Duration::ZERO);
         let second = record.session_id;
         record.session_id = SessionId::generate();

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{SessionStore, SetOutcome, StoredSession, now_ms};
+use super::{SessionStore, SetOutcome, StoredPreviousId, StoredSession, now_ms};
 use crate::session::{ClientId, Generation, MaxAge, SessionId};
 
 /// Runs all checks, each on a fresh, empty store from `make`.
@@ -44,6 +44,12 @@ const HOUR: u64 = 60 * 60 * 1000;
 
 fn live(session: &str) -> StoredSession {
     StoredSession::new(session, now_ms() + HOUR, HOUR)
+}
+
+/// Earlier ids, the newest of which still opens the session.
+fn previous(count: usize) -> Vec<StoredPreviousId> {
+    let until = |n| if n == 0 { now_ms() + HOUR } else { 0 };
+    (0..count).map(|n| StoredPreviousId { id: SessionId::generate(), until: until(n) }).collect()
 }
 
 async fn get<S: SessionStore>(store: &S, id: &SessionId) -> Option<StoredSession> {
@@ -80,6 +86,8 @@ async fn a_record_comes_back_exactly_as_it_was_written<S: SessionStore>(store: &
         record.generation = (index % 2 == 0).then(Generation::random);
         record.client_id = (index % 3 != 0).then(ClientId::generate);
         record.max_age = ages[index % ages.len()];
+        record.sealed = index % 2 == 1;
+        record.previous = previous(index % 4);
         set(store, &id, record.clone()).await;
         let read = get(store, &id).await.expect("a written record is there");
         assert!(
@@ -108,6 +116,8 @@ async fn a_write_replaces_the_whole_record<S: SessionStore>(store: &S) {
     first.client_id = Some(ClientId::generate());
     first.generation = Some(Generation::random());
     first.max_age = MaxAge::Browser;
+    first.sealed = true;
+    first.previous = previous(2);
     set(store, &id, first).await;
     let second = live(r#"{"c":3}"#);
     set(store, &id, second.clone()).await;
@@ -141,6 +151,8 @@ async fn touching_moves_the_expiry_and_nothing_else<S: SessionStore>(store: &S) 
     let mut record = live(r#"{"a":1}"#);
     record.client_id = Some(ClientId::generate());
     record.version = 7;
+    record.sealed = true;
+    record.previous = previous(3);
     set(store, &id, record.clone()).await;
     let (at, ttl) = (record.expires_at + 5 * HOUR, 6 * HOUR);
     assert!(store.touch(&id, at, ttl).await.expect("`touch` works"), "touching a record is true");

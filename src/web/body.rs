@@ -88,7 +88,9 @@ mod tests {
         assert_eq!(engine_id(open), Some("AAAA_aaaa-1234"));
         let third = br#"97:0{"sid":"AAAA","upgrades":[]}"#;
         assert_eq!(engine_id(third), Some("AAAA"));
-        for other in [&b"2probe"[..], b"42[\"a\",{\"sid\":\"x\"}]", b"0{\"sid\":\"\"}", b"\xff", b""] {
+        for other in
+            [&b"2probe"[..], b"42[\"a\",{\"sid\":\"x\"}]", b"0{\"sid\":\"\"}", b"\xff", b""]
+        {
             assert_eq!(engine_id(other), None);
         }
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, UPGRADE};
+use http::uri::Authority;
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
 use tower_layer::Layer;
@@ -43,10 +44,7 @@ impl SessionBridge {
     /// `router.layer(socket_io_layer).layer(bridge.layer())`, or let
     /// [`bridge_session`](crate::bridge_session) do it.
     pub fn layer(&self) -> SessionLayer {
-        let shared = Shared {
-            kit: CookieKit::new(self.options()),
-            warned: AtomicBool::new(false),
-        };
+        let shared = Shared { kit: CookieKit::new(self.options()), warned: AtomicBool::new(false) };
         SessionLayer { bridge: self.clone(), shared: Arc::new(shared) }
     }
 }
@@ -143,9 +141,10 @@ fn admit<B, R>(
         method: request.method(),
         path: uri.path(),
         headers,
-        authority: uri.authority().map(|authority| authority.as_str()),
+        authority: uri.authority().map(Authority::as_str),
         forwarded_host: forwarded.host.as_deref(),
-        engine_io: engine.is_some(),
+        socket: engine.is_some() || is_upgrade(headers),
+        connected: matches!(engine, Some(EngineRequest::Of(id)) if bridge.knows_engine(id)),
     };
     if options.origins.refuses(&origin) {
         bridge.counters().refused_origins.add(1);
@@ -192,6 +191,11 @@ impl Shared {
             );
         }
     }
+}
+
+/// Cookies alone open a websocket, whatever serves it.
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Socket.IO's own requests (handshakes, polls, packets, upgrades) by what engineioxide goes by. They

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::cookies::SessionCookie;
 use crate::bridge::{Outcome, SessionBridge, Unit, WantsId};
@@ -51,6 +52,8 @@ struct State {
     client: ClientId,
     unit: Unit,
     cookie: CookieAction,
+    /// When the record was written whose cookie is to be sent.
+    written: Option<Instant>,
     committed: bool,
 }
 
@@ -85,7 +88,8 @@ impl Session {
         cookie: Option<SessionCookie>,
         unavailable: bool,
     ) -> Self {
-        let state = State { client, unit, cookie: CookieAction::Keep, committed: false };
+        let cookie_action = CookieAction::Keep;
+        let state = State { client, unit, cookie: cookie_action, written: None, committed: false };
         Self {
             inner: Arc::new(Inner {
                 bridge,
@@ -309,7 +313,7 @@ impl Session {
     /// [`Conflict`](ErrorKind::Conflict), [`PayloadTooLarge`](ErrorKind::PayloadTooLarge).
     pub async fn save(&self) -> Result<()> {
         self.open()?.unit.save = true;
-        self.write().await
+        self.write(true).await
     }
 
     /// Reads the newest data, changes it and writes it, while no other `update` or
@@ -347,24 +351,30 @@ impl Session {
         Ok(result)
     }
 
-    /// The commit at the end of the request.
-    pub(super) async fn commit(&self) -> Result<()> {
+    /// The commit at the end of the request. An unchanged session is renewed only if it `may_renew`.
+    pub(super) async fn commit(&self, may_renew: bool) -> Result<()> {
         if self.inner.unavailable {
             // What nobody could read is not renewed, and every change was refused.
             return Ok(());
         }
         self.lock().committed = true;
-        self.write().await
+        let committed = self.write(may_renew).await;
+        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::SessionEnded) {
+            // The id that an earlier write gave it is dead as well: another answer has the new one.
+            self.lock().cookie = CookieAction::Keep;
+        }
+        committed
     }
 
-    async fn write(&self) -> Result<()> {
+    async fn write(&self, may_renew: bool) -> Result<()> {
         let _writing = self.inner.writing.lock().await;
         let (client, snapshot) = {
             let state = self.lock();
             (state.client, state.unit.clone())
         };
         let cookie = self.inner.cookie.and_then(|cookie| cookie.left());
-        let outcome = self.inner.bridge.commit_unit(client, &snapshot, cookie).await?;
+        let bridge = &self.inner.bridge;
+        let outcome = bridge.commit_unit(client, &snapshot, cookie, may_renew).await?;
         self.settle(&snapshot, snapshot.clone(), outcome);
         Ok(())
     }
@@ -379,6 +389,7 @@ impl Session {
                 state.client = record.client_id;
                 if own {
                     state.cookie = CookieAction::Set(Box::new(record.clone()));
+                    state.written = Some(Instant::now());
                 }
                 let holds = if own { Some(record.session_id) } else { written.holds };
                 let id = record.session_id;
@@ -409,6 +420,11 @@ impl Session {
 
     pub(super) fn cookie_action(&self) -> CookieAction {
         self.lock().cookie.clone()
+    }
+
+    /// How long ago the record was written whose cookie is to be sent.
+    pub(super) fn written_ago(&self) -> Duration {
+        self.lock().written.map_or(Duration::ZERO, |written| written.elapsed())
     }
 
     /// The record whose cookie is to be sent again although this request did not write it: the

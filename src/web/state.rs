@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::OnceCell;
@@ -16,7 +17,7 @@ use crate::bridge::{
     WhenUnavailable,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, MaxAge, SessionId};
+use crate::session::{ClientId, MaxAge, Record, SessionId};
 
 /// What the layer keeps of a request until its response.
 pub(super) struct RequestState {
@@ -42,6 +43,21 @@ struct Client {
     id: ClientId,
     send: Send,
 }
+
+/// What a response does about the session cookie.
+enum Plan {
+    /// Sends it.
+    Set(Box<Record>),
+    /// Clears it, for this request ended the session.
+    Clear,
+    /// Leaves it as it is.
+    Keep,
+    /// Leaves it, and the client cookie, for the browser may have newer ones.
+    Nothing,
+}
+
+/// How long an id that this request wrote counts as current without a look.
+const FRESH: Duration = Duration::from_millis(100);
 
 /// Whether the response carries the client cookie.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,13 +94,13 @@ impl RequestState {
         Self {
             bridge,
             incoming,
+            ends: OwnEnds::new(presented.clone()),
             presented,
             client: Mutex::new(client),
             unreachable,
             session: OnceCell::new(),
             refused: AtomicBool::new(false),
             asked_for_client: AtomicBool::new(false),
-            ends: OwnEnds::default(),
             https,
             engine_io,
             engine: None,
@@ -163,9 +179,8 @@ impl RequestState {
 
     async fn load(&self) -> Result<Session> {
         let client = self.client().id;
-        let session = |client, unit, cookie| {
-            Ok(Session::new(self.bridge.clone(), client, unit, cookie))
-        };
+        let session =
+            |client, unit, cookie| Ok(Session::new(self.bridge.clone(), client, unit, cookie));
         if self.presented.is_empty() {
             return session(client, Unit::default(), None);
         }
@@ -188,6 +203,8 @@ impl RequestState {
             }
             Loaded::Missing { superseded: true } => {
                 self.bridge.anomaly(Anomaly::SupersededSession);
+                // The browser may have another one by now.
+                self.client().send = Send::Never;
                 session(client, Unit::superseded(), None)
             }
             Loaded::Missing { superseded: false } => {
@@ -206,7 +223,10 @@ impl RequestState {
     ) -> Response<B> {
         let retry_after = self.bridge.options().retry_after;
         reject::settle_retry_after(&mut response, retry_after);
-        if let Err(error) = self.commit().await {
+        let mut late = false;
+        let shareable = caching::is_shareable(response.headers());
+        if let Err(error) = self.commit(!shareable).await {
+            late = error.kind() == ErrorKind::SessionEnded;
             if is_away(&error) {
                 self.bridge.counters().errors.add(1);
             }
@@ -223,16 +243,18 @@ impl RequestState {
                 reject::set_retry_after(response.headers_mut(), retry_after);
             }
         }
-        self.set_cookies(kit, response.headers_mut());
+        let plan = if late { Plan::Nothing } else { self.plan(shareable).await };
+        self.set_cookies(kit, response.headers_mut(), plan);
         response
     }
 
-    async fn commit(&self) -> Result<()> {
+    /// `may_renew`: what a shared cache may keep brings no cookie, and so renews nothing.
+    async fn commit(&self, may_renew: bool) -> Result<()> {
         if let Some(session) = self.session.get() {
-            return self.ends.scope(session.commit()).await;
+            return self.ends.scope(session.commit(may_renew)).await;
         }
         let lifetime = &self.bridge.options().lifetime;
-        let renews = lifetime.rolling || lifetime.renew;
+        let renews = may_renew && (lifetime.rolling || lifetime.renew);
         // One that could not be loaded a moment ago would only make the answer later still.
         let refused = self.refused.load(Ordering::Relaxed);
         if !renews || refused || self.engine_io || self.presented.is_empty() {
@@ -240,7 +262,7 @@ impl RequestState {
         }
         // The handler had no use for the session: it is not worth failing for.
         let renewed = match self.session.get_or_try_init(|| self.load()).await {
-            Ok(session) => session.commit().await,
+            Ok(session) => session.commit(true).await,
             Err(error) => Err(error),
         };
         if let Err(error) = renewed {
@@ -249,42 +271,85 @@ impl RequestState {
         Ok(())
     }
 
-    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap) {
+    /// What the response does about the session cookie.
+    async fn plan(&self, shareable: bool) -> Plan {
+        let session = self.session.get();
+        match session.map_or(CookieAction::Keep, Session::cookie_action) {
+            CookieAction::Set(record) => {
+                let ago = session.map_or(Duration::ZERO, Session::written_ago);
+                match self.is_current(&record, ago < FRESH).await {
+                    true => Plan::Set(record),
+                    false => Plan::Nothing,
+                }
+            }
+            CookieAction::Clear => Plan::Clear,
+            // Ended by its id, and loaded by no extractor.
+            CookieAction::Keep if self.ends.own().is_some() => Plan::Clear,
+            // A shared cache hands what it keeps to others.
+            CookieAction::Keep if shareable => Plan::Keep,
+            CookieAction::Keep => {
+                let again =
+                    session.and_then(|session| session.to_send_again(self.is_stale(session)));
+                match again {
+                    Some(record) if self.is_current(&record, false).await => Plan::Set(record),
+                    // Another answer has its new id, or has cleared the cookie.
+                    Some(_) => Plan::Nothing,
+                    None => Plan::Keep,
+                }
+            }
+        }
+    }
+
+    /// Whether the session still has this id: an answer that took its time must not bring a dead
+    /// one back. One that was written a moment ago (`fresh`) is only looked for on this node.
+    async fn is_current(&self, record: &Record, fresh: bool) -> bool {
+        let backend = self.bridge.backend();
+        if let Some(known) = backend.known_session(&record.client_id) {
+            return known.session_id == record.session_id;
+        }
+        if backend.is_local() {
+            return false;
+        }
+        if fresh {
+            return true;
+        }
+        let ids = [record.session_id];
+        match backend.load(&ids, Some(&record.client_id)).await {
+            Ok(Loaded::Found(now)) => now.session_id == record.session_id,
+            Ok(Loaded::Missing { .. }) => false,
+            // An outage takes no cookie away.
+            Err(_) => true,
+        }
+    }
+
+    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: Plan) {
         let secure = match self.bridge.options().secure {
             Secure::Yes => true,
             Secure::No => false,
             Secure::Auto => self.https,
         };
-        let session = self.session.get();
         let silent = caching::is_silent(headers);
-        // A shared cache hands what it keeps to others: nothing in it may name one of them.
-        let mut shareable = caching::is_shareable(headers);
-        let (set, clear) = match session.map_or(CookieAction::Keep, Session::cookie_action) {
-            CookieAction::Set(record) => (Some(record), false),
-            CookieAction::Clear => (None, true),
-            // A session that was ended by its id, and that no extractor loaded.
-            CookieAction::Keep if self.ends.any_of(&self.presented, self.client().id) => (None, true),
-            CookieAction::Keep if shareable => (None, false),
-            CookieAction::Keep => {
-                (session.and_then(|session| session.to_send_again(self.is_stale(session))), false)
+        let late = matches!(plan, Plan::Nothing);
+        match &plan {
+            Plan::Set(record) => {
+                let age = (record.max_age != MaxAge::Browser).then_some(record.remaining);
+                kit.set_session(headers, &record.session_id, age, secure);
             }
-        };
-        if let Some(record) = &set {
-            let age = (record.max_age != MaxAge::Browser).then_some(record.remaining);
-            kit.set_session(headers, &record.session_id, age, secure);
-        } else if clear && !self.presented.is_empty() {
-            kit.clear_session(headers, secure);
+            Plan::Clear if !self.presented.is_empty() => kit.clear_session(headers, secure),
+            Plan::Clear | Plan::Keep | Plan::Nothing => {}
         }
-        if set.is_some() || clear {
+        if matches!(plan, Plan::Set(_) | Plan::Clear) {
             caching::make_private_no_store(headers);
-            shareable = false;
         }
-        let client = self.client_to_send();
-        if !shareable && let Some(id) = client {
+        let shareable = caching::is_shareable(headers);
+        if !shareable
+            && !late
+            && let Some(id) = self.client_to_send(&plan)
+        {
             kit.set_client(headers, &id, self.bridge.options().client_max_age, secure);
             caching::make_private(headers);
         }
-        if session.is_some() && silent {
+        if self.session.get().is_some() && silent {
             caching::make_private(headers);
             caching::vary_by_cookie(headers);
         }
@@ -297,26 +362,31 @@ impl RequestState {
     }
 
     /// The client id that the response sends, if it sends one.
-    fn client_to_send(&self) -> Option<ClientId> {
+    fn client_to_send(&self, plan: &Plan) -> Option<ClientId> {
         let before = *self.client();
-        let session = self.session.get();
-        let now = session.map_or(before.id, Session::client_id);
-        if now != before.id {
-            // The commit made a session that belongs to another client.
-            return Some(now);
-        }
-        let wanted = session.is_some() || self.asked_for_client.load(Ordering::Relaxed);
-        let sends = match (before.send, self.bridge.options().client_cookie) {
-            (Send::Never, _) => {
-                session.is_some_and(|session| matches!(session.cookie_action(), CookieAction::Set(_)))
+        let Some(session) = self.session.get() else {
+            if self.ends.own() == Some(true) {
+                // As after any logout of a sealed session.
+                return Some(ClientId::generate());
             }
-            (_, ClientCookie::Always) => true,
-            // Engine.IO has to know who a handshake comes from.
-            (Send::Must, ClientCookie::WithSession) => wanted || self.engine.is_some(),
-            (Send::May, ClientCookie::WithSession) => wanted,
-            (send, ClientCookie::WhenNew) => send == Send::Must,
+            return self.sends(before.send, plan).then_some(before.id);
         };
-        sends.then_some(now)
+        let now = session.client_id();
+        // The commit may have made a session that belongs to another client.
+        (now != before.id || self.sends(before.send, plan)).then_some(now)
+    }
+
+    fn sends(&self, send: Send, plan: &Plan) -> bool {
+        let wanted = self.session.get().is_some()
+            || self.asked_for_client.load(Ordering::Relaxed)
+            // Engine.IO has to know who a handshake comes from.
+            || self.engine.is_some();
+        match (send, self.bridge.options().client_cookie) {
+            (Send::Never, _) => matches!(plan, Plan::Set(_)),
+            (_, ClientCookie::Always) => true,
+            (_, ClientCookie::WithSession) => wanted,
+            (send, ClientCookie::WhenNew) => send == Send::Must,
+        }
     }
 }
 

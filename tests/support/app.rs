@@ -24,6 +24,10 @@ pub fn app(bridge: &SessionBridge) -> Router {
         .route("/inc", post(increment))
         .route("/fail", post(fail))
         .route("/rotate", post(rotate))
+        .route("/login", post(login))
+        .route("/seal", post(seal))
+        .route("/renew-id", post(renew_id))
+        .route("/merge-and-renew-id", post(merge_and_renew_id))
         .route("/logout", post(|session: Session| async move { session.destroy() }))
         .route("/swap", post(swap))
         .route("/save", post(save))
@@ -42,6 +46,16 @@ pub struct Gate {
 }
 
 impl Gate {
+    pub fn new() -> Self {
+        Self { loaded: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// For a handler: says that it is here, and waits until it may go on.
+    pub async fn stop(&self) {
+        self.loaded.add_permits(1);
+        self.go.acquire().await.unwrap().forget();
+    }
+
     /// Waits until a request stands here.
     pub async fn reached(&self) {
         let reached = tokio::time::timeout(super::LIMIT, self.loaded.acquire()).await;
@@ -56,11 +70,10 @@ impl Gate {
 
 /// `POST /`: merges the body, but not before the gate opens.
 pub fn gated(bridge: &SessionBridge) -> (Router, Gate) {
-    let gate = Gate { loaded: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) };
+    let gate = Gate::new();
     let inside = gate.clone();
     let handler = async move |session: Session, body: String| {
-        inside.loaded.add_permits(1);
-        inside.go.acquire().await.unwrap().forget();
+        inside.stop().await;
         apply(&session, &body)
     };
     (Router::new().route("/", post(handler)).layer(bridge.layer()), gate)
@@ -73,6 +86,7 @@ async fn id(id: Option<SessionId>) -> String {
 pub fn show(session: &Session) -> String {
     let value = json!({
         "client": session.client_id(), "id": session.id(), "new": session.is_new(),
+        "sealed": session.is_sealed(),
         "data": session.data(),
     });
     value.to_string()
@@ -82,7 +96,7 @@ async fn read(session: Session) -> String {
     show(&session)
 }
 
-fn apply(session: &Session, body: &str) -> Result<()> {
+pub fn apply(session: &Session, body: &str) -> Result<()> {
     let data: Map = SessionData::from_json(body)?.as_map().clone();
     for (key, value) in data {
         if value == Value::Null {
@@ -129,6 +143,25 @@ async fn rotate(session: Session) -> Result<String> {
     session.rotate()?;
     session.save().await?;
     Ok(show(&session))
+}
+
+/// Sets what the body says, and rotates: a login in one request.
+async fn login(session: Session, body: String) -> Result<()> {
+    apply(&session, &body)?;
+    session.rotate()
+}
+
+async fn seal(session: Session) -> Result<()> {
+    session.seal()
+}
+
+async fn renew_id(session: Session) -> Result<()> {
+    session.renew_id()
+}
+
+async fn merge_and_renew_id(session: Session, body: String) -> Result<()> {
+    apply(&session, &body)?;
+    session.renew_id()
 }
 
 async fn swap(session: Session) -> Result<()> {

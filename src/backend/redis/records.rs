@@ -65,11 +65,7 @@ impl Shared {
         Ok(client.and_then(|client| ClientId::parse(&client).ok()))
     }
 
-    pub(super) async fn load(
-        &self,
-        ids: &[SessionId],
-        hint: Option<&ClientId>,
-    ) -> Result<Loaded> {
+    pub(super) async fn load(&self, ids: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         // The one cookie of an honest browser names the session of its client: one command. Several
         // are looked up side by side with it, so that they take one trip too.
         let pointers = async {

@@ -8,9 +8,7 @@ use std::time::Duration;
 use fred::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{
-    ClientId, Generation, MaxAge, PreviousId, Record, SessionData, SessionId,
-};
+use crate::session::{ClientId, Generation, MaxAge, PreviousId, Record, SessionData, SessionId};
 
 /// The fields that a read asks for, in the order of [`Fields`].
 pub(super) const FIELDS: [&str; 10] =
@@ -185,7 +183,16 @@ mod tests {
         let (before, first) = (SessionId::generate(), SessionId::generate());
         let previous = format!("{}:1500 {}:0", before.as_str(), first.as_str());
         let values = fields([
-            "3", "77", id.as_str(), "1000", "500", "1700", "browser", "1", &previous, "{\"n\":1}",
+            "3",
+            "77",
+            id.as_str(),
+            "1000",
+            "500",
+            "1700",
+            "browser",
+            "1",
+            &previous,
+            "{\"n\":1}",
         ]);
         let Stored::Live(record) = Fields(&values).record(&client, 1200) else { panic!("live") };
         assert_eq!((record.version, record.generation), (3, Generation::from_number(77)));

@@ -174,6 +174,10 @@ impl<S: SessionStore> Backend for SingleBackend<S> {
         self.shared.slots.known(client)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
         let client = *client;

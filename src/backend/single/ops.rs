@@ -102,11 +102,7 @@ impl<S: SessionStore> Shared<S> {
         self.current_or_stored(&slot).await
     }
 
-    pub(super) async fn load(
-        &self,
-        ids: &[SessionId],
-        hint: Option<ClientId>,
-    ) -> Result<Loaded> {
+    pub(super) async fn load(&self, ids: &[SessionId], hint: Option<ClientId>) -> Result<Loaded> {
         let mut superseded = false;
         for id in ids {
             match self.led_to(id, hint).await? {

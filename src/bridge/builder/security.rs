@@ -78,8 +78,8 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Whether Socket.IO requests from other origins are refused, whatever their method. Default
-    /// true.
+    /// Whether Socket.IO requests and WebSocket upgrades from other origins are refused, whatever
+    /// their method. Default true.
     pub fn check_socket_origins(mut self, check: bool) -> Self {
         self.options.origins.sockets = check;
         self
