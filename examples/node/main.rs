@@ -16,7 +16,7 @@ mod sockets;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
 use std::time::Duration;
 
 use args::{Args, Store};
@@ -32,6 +32,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// How long requests that run may take to end once the node was asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
 /// The largest body and message that the node takes.
 const MEGABYTE: usize = 1_000_000;
 
@@ -86,7 +88,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let mut app = http::routes();
     // Figures are nobody's business outside.
     let inside = admin.is_none() && listener.local_addr()?.ip().is_loopback();
-    app = app.merge(if inside { monitor::router(&bridge) } else { monitor::health_router(&bridge) });
+    app =
+        app.merge(if inside { monitor::router(&bridge) } else { monitor::health_router(&bridge) });
     if probes {
         app = app.merge(probes::routes());
     }
@@ -103,13 +106,21 @@ async fn run() -> Result<(), Box<dyn Error>> {
         })
     });
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app.into_make_service())
+    let stopping = CancellationToken::new();
+    let begun = stopping.clone();
+    let served = axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(async move {
             stopped.await;
+            begun.cancel();
             // Open sockets would keep the server from ending.
             io.close().await;
         })
-        .await?;
+        .into_future();
+    tokio::select! {
+        served = served => served?,
+        // A client that has sent half a request would keep it from ending too.
+        () = async { stopping.cancelled().await; tokio::time::sleep(DRAIN).await } => {}
+    }
     bridge.shutdown().await;
     stop_admin.cancel();
     if let Some(admin) = admin {

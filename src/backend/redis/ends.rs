@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hints::Only;
 use super::looks::{Found, TOGETHER};
-use super::records::Only;
 use super::shared::Shared;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason};

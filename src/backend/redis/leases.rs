@@ -184,7 +184,7 @@ impl Shared {
                     Some(record)
                 }
                 // Reading it again ends it.
-                Stored::Corrupt(_) => self.client_record(client).await?,
+                Stored::Corrupt(_) | Stored::Over => self.client_record(client).await?,
             }),
             2 => Answer::Granted(None),
             3 => {

@@ -14,6 +14,7 @@ mod ended;
 mod ends;
 mod flags;
 mod hear;
+mod hints;
 mod keys;
 mod leases;
 mod link;
@@ -99,6 +100,7 @@ impl RedisBackend {
         let connected = connect::connect(&redis).await?;
         let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
         let (events, _) = broadcast::channel(config.event_capacity);
+        let (hints, waiting) = mpsc::channel(hints::WAITING);
         let shared = Arc::new(Shared {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
@@ -117,12 +119,14 @@ impl RedisBackend {
             looks: Looks::default(),
             sweeping: watch::Sender::new(false),
             doubt: Doubt::default(),
+            hints,
             tasks: TaskTracker::new(),
         });
         let (notices, queue) = mpsc::channel(NOTICES);
         let closing = CancellationToken::new();
         let clients = sentinels.as_ref().map(|all| all.clients.clone()).unwrap_or_default();
         let backend = Self { shared, listener, sentinels: clients, notices, closing };
+        backend.until_closed(hints::retry(backend.shared.clone(), waiting));
         if let Err(error) = backend.start(&redis, sentinels, queue).await {
             backend.shutdown().await;
             return Err(error);

@@ -85,7 +85,7 @@ impl Shared {
         let values = self.link.fields(self.keys.record(client)).await?.unwrap_or_default();
         Ok(match Fields(&values).record(client, self.link.clock.now()) {
             Stored::Live(record) => Some(record),
-            Stored::Corrupt(_) => None,
+            Stored::Corrupt(_) | Stored::Over => None,
         })
     }
 

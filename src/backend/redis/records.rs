@@ -1,20 +1,14 @@
-//! Reading and changing sessions. A read is one command, a change one script; what a session's
-//! first write and a new id need beside it (pointer, list of ends) is not part of it, for it has
-//! other slots in a cluster.
-
-use std::time::Duration;
+//! Reading and changing sessions: a read is one command, a change one script.
 
 use fred::prelude::*;
 
-use super::reply::{Fields, Reply, Stored, mode_text};
-use super::scripts::{self, failed};
-use super::shared::{GRACE, Shared, millis};
+use super::hints::{Hint, Only, pointer};
+use super::reply::{Fields, Stored, mode_text};
+use super::scripts;
+use super::shared::{Shared, millis};
 use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Loaded, NewId, Target};
 use crate::error::{Error, Result};
 use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
-
-/// How long the pointer of an earlier id leads to its client.
-const RETIRED: Duration = Duration::from_secs(5 * 60);
 
 impl Shared {
     // ---- reading -------------------------------------------------------------------------
@@ -38,6 +32,10 @@ impl Shared {
                 self.learn(&record);
                 Ok(Some(record))
             }
+            Stored::Over => {
+                self.resolve(client, DestroyReason::Expired).await?;
+                Ok(None)
+            }
             Stored::Corrupt(error) => {
                 tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
                 if !self.end(client, DestroyReason::Corrupt, End::default()).await? {
@@ -53,16 +51,6 @@ impl Shared {
         if self.watched.known(client).is_some() {
             self.looks.add(client, DestroyReason::Expired);
         }
-    }
-
-    async fn hinted(&self, session: &SessionId) -> Result<Option<ClientId>> {
-        let key = self.keys.hint(session);
-        let pointed = self.link.ask(|redis| {
-            let key = key.clone();
-            async move { redis.get(key).await }
-        });
-        let client: Option<String> = pointed.await.map_err(|e| failed("GET", e))?;
-        Ok(client.and_then(|client| ClientId::parse(&client).ok()))
     }
 
     pub(super) async fn load(&self, ids: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
@@ -124,6 +112,7 @@ impl Shared {
             millis(create.join).into(),
             flag(create.sealed),
             millis(create.age).into(),
+            self.prefix(),
         ]);
         // Twice: a record that can't be read ends, and then there is none.
         for _ in 0..2 {
@@ -138,12 +127,9 @@ impl Shared {
             match (reply.status, reply.record(client)?) {
                 (1, Stored::Live(record)) => {
                     self.learn(&record);
-                    // One that fails must not keep the others from being done.
-                    let (pointed, indexed) = futures_util::join!(
-                        self.point(&record, &reply, copied.is_ok()),
-                        self.index(vec![(*client, record.remaining, Only::Always)]),
-                    );
-                    copied.and(pointed).and(indexed)?;
+                    let look = Hint::Look(*client, record.remaining, Only::Always);
+                    self.hint(pointer(&record, &reply).chain([look]), copied.is_ok()).await;
+                    copied?;
                     return Ok(Created::New(record));
                 }
                 (2, stored) => {
@@ -185,6 +171,7 @@ impl Shared {
             flag(released.is_some()),
         ]);
         arguments.extend(self.hand_over());
+        arguments.extend([self.prefix(), millis(self.retired()).into()]);
         let (reply, copied) =
             self.link.change(&scripts::COMMIT, self.all_keys(client), arguments).await?;
         match reply.status {
@@ -195,17 +182,16 @@ impl Shared {
                 }
                 let record = reply.record_of(client, commit.data)?;
                 self.learn(&record);
-                let earlier = match mode {
-                    MaxAge::Default => Vec::new(),
-                    // It may end earlier than the list thinks.
-                    _ => vec![(*client, record.remaining, Only::Earlier)],
-                };
-                let (pointed, retired, indexed) = futures_util::join!(
-                    self.point(&record, &reply, copied.is_ok()),
-                    self.retire_pointer(reply.previous()),
-                    self.index(earlier),
-                );
-                copied.and(pointed).and(retired).and(indexed)?;
+                // It may end earlier than the list says.
+                let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
+                    *client,
+                    record.remaining,
+                    Only::Earlier,
+                ));
+                let retired = reply.previous().map(Hint::Retire);
+                let hints = pointer(&record, &reply).chain(retired).chain(earlier);
+                self.hint(hints, copied.is_ok()).await;
+                copied?;
                 Ok(Committed::Done(record))
             }
             2 => match self.live(client, reply.record(client)?).await? {
@@ -229,6 +215,7 @@ impl Shared {
             self.idle(MaxAge::Default, false),
             self.idle(MaxAge::Default, true),
             self.cap(),
+            self.prefix(),
         ]);
         let reply = self.link.run(&scripts::TOUCH, self.session_keys(client), arguments).await?;
         match reply.status {
@@ -236,7 +223,7 @@ impl Shared {
                 self.link.observe(&reply);
                 let record = self.live(client, reply.record(client)?).await?;
                 if let Some(record) = &record {
-                    self.point(record, &reply, false).await?;
+                    self.hint(pointer(record, &reply), false).await;
                 }
                 Ok(record)
             }
@@ -271,6 +258,7 @@ impl Shared {
             what.lease.map(LeaseToken::text).unwrap_or_default().into(),
         ]);
         arguments.extend(self.hand_over());
+        arguments.push(self.prefix());
         let (reply, copied) =
             self.link.change(&scripts::DESTROY, self.all_keys(client), arguments).await?;
         match reply.status {
@@ -279,82 +267,15 @@ impl Shared {
                     self.leases.done(client, lease, self.config.lease);
                 }
                 let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
-                let client = [*client];
-                let (unpointed, unindexed) =
-                    futures_util::join!(self.unpoint(id), self.unindex(&client));
-                copied.and(unpointed).and(unindexed)?;
+                self.hint(id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]), true)
+                    .await;
+                copied?;
                 Ok(true)
             }
             0 => Ok(false),
             4 => Err(Error::lease_lost()),
             _ => Err(reply.unexpected()),
         }
-    }
-
-    // ---- what goes with a session --------------------------------------------------------
-
-    /// Points from the session's id to its client, if the script asks for it: for twice the
-    /// session's time to live, so that most writes need not. A session that replicas have is worth
-    /// little to them without it.
-    async fn point(&self, record: &Record, reply: &Reply, copied: bool) -> Result<()> {
-        if !reply.wants_pointer() {
-            return Ok(());
-        }
-        let key = self.keys.hint(&record.session_id);
-        self.link.set(&key, record.client_id.as_str(), 2 * record.ttl, copied).await
-    }
-
-    /// Removes the pointer of a session's id that is dead.
-    pub(super) async fn unpoint(&self, session: Option<SessionId>) -> Result<()> {
-        let Some(id) = session else { return Ok(()) };
-        let key = self.keys.hint(&id);
-        let gone = self.link.ask(|redis| {
-            let key = key.clone();
-            async move { redis.unlink(key).await }
-        });
-        gone.await.map_err(|e| failed("UNLINK", e))
-    }
-
-    /// Lets the pointer of an earlier id live a while longer: a late request is told apart from
-    /// one with an unknown id although it lacks its client cookie.
-    async fn retire_pointer(&self, session: Option<SessionId>) -> Result<()> {
-        let Some(id) = session else { return Ok(()) };
-        let (key, life) = (self.keys.hint(&id), RETIRED.max(2 * self.config.renew_overlap));
-        let kept = self.link.ask(|redis| {
-            let key = key.clone();
-            async move { redis.pexpire(key, millis(life), None).await }
-        });
-        kept.await.map_err(|e| failed("PEXPIRE", e))
-    }
-
-    /// Says when to look at clients' sessions.
-    pub(super) async fn index(&self, entries: Vec<(ClientId, Duration, Only)>) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut arguments: Vec<Value> = vec![millis(GRACE).into()];
-        for (client, left, only) in entries {
-            let only = if only == Only::Earlier { "LT" } else { "" };
-            // A moment after the end, so that one look is enough.
-            arguments.extend([
-                only.into(),
-                client.as_str().into(),
-                (millis(left).saturating_add(1)).into(),
-            ]);
-        }
-        self.link.run(&scripts::INDEX, vec![self.keys.due()], arguments).await.map(drop)
-    }
-
-    pub(super) async fn unindex(&self, clients: &[ClientId]) -> Result<()> {
-        if clients.is_empty() {
-            return Ok(());
-        }
-        let members: Vec<&str> = clients.iter().map(ClientId::as_str).collect();
-        let removed = self.link.ask(|redis| {
-            let (key, members) = (self.keys.due(), members.clone());
-            async move { redis.zrem(key, members).await }
-        });
-        removed.await.map_err(|e| failed("ZREM", e))
     }
 
     // ---- notices -------------------------------------------------------------------------
@@ -380,13 +301,6 @@ impl Shared {
 
 fn flag(set: bool) -> Value {
     if set { "1" } else { "0" }.into()
-}
-
-/// When an entry in the list of ends is to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Only {
-    Always,
-    Earlier,
 }
 
 /// What has to be so for a session to be ended.

@@ -87,9 +87,14 @@ impl Reply {
 /// What is stored of a session.
 pub(super) enum Stored {
     Live(Record),
+    /// Its end is long over, although Redis still has it: somebody took its time to live away.
+    Over,
     /// Not a record of ours; why.
     Corrupt(Error),
 }
+
+/// How far a record's end may be over while Redis still has it: the clock of Redis is estimated.
+const SLACK: u64 = 1000;
 
 /// The fields of a record, in the order of [`FIELDS`].
 pub(super) struct Fields<'a>(pub(super) &'a [Value]);
@@ -108,9 +113,15 @@ impl Fields<'_> {
             None => SessionData::new(),
         };
         match self.with(client, now, data) {
+            Some(_) if self.is_over(now) => Stored::Over,
             Some(record) if text.is_some() => Stored::Live(record),
             _ => Stored::Corrupt(Error::new(ErrorKind::InvalidData, "a field is missing or odd")),
         }
+    }
+
+    fn is_over(&self, now: i64) -> bool {
+        let ends = self.0.get(5).and_then(Value::as_u64).unwrap_or(0);
+        ends.saturating_add(SLACK) < u64::try_from(now).unwrap_or(0)
     }
 
     fn with(&self, client: &ClientId, now: i64, data: SessionData) -> Option<Record> {
@@ -202,8 +213,9 @@ mod tests {
         assert!(record.sealed && record.opens_by(&before) && record.had(&first));
         assert_eq!(record.previous[0].opens_for, Duration::from_millis(300));
         assert!(!record.opens_by(&first));
-        let late = Fields(&values).record(&client, 9000);
+        let late = Fields(&values).record(&client, 1800);
         assert!(matches!(late, Stored::Live(record) if !record.remaining.is_zero()));
+        assert!(matches!(Fields(&values).record(&client, 9000), Stored::Over));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::*;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce;
 use super::doubt::Doubt;
 use super::ended::Ended;
+use super::hints::Hint;
 use super::keys::Keys;
 use super::leases::Leases;
 use super::link::Link;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     /// This node sweeps, and listens to what Redis says of records.
     pub(super) sweeping: watch::Sender<bool>,
     pub(super) doubt: Doubt,
+    /// Hints that could not be set and are tried again.
+    pub(super) hints: mpsc::Sender<Hint>,
     pub(super) tasks: TaskTracker,
 }
 

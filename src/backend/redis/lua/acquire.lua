@@ -5,24 +5,35 @@
 -- lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
 local s, l, q = KEYS[1], KEYS[2], KEYS[3]
 local me = ARGV[1] .. '|' .. ARGV[2]
-local owner = redis.call('GET', l)
+local function take()
+  -- Takes no memory, so that a lease can be had while Redis is full: ending a session needs one.
+  redis.call('PEXPIRE', l, ARGV[3])
+  redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
+  return ARGV[1]
+end
+local owner = text_at(l)
+if owner and owner ~= ARGV[1] and redis.call('PTTL', l) == -1 then
+  -- No lease of ours is without an end.
+  redis.call('DEL', l)
+  owner = false
+end
+-- A line that is no list is not ours.
+local head = redis.pcall('LINDEX', q, 0)
+if type(head) == 'table' then
+  redis.call('DEL', q)
+  head = false
+end
 if not owner then
   -- Free, or its owner never came back: the first in line is next, whoever asks.
-  local head = redis.call('LINDEX', q, 0)
   if not head or head == me then
     if head then
       redis.call('LPOP', q)
     end
-    redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
-    owner = ARGV[1]
+    owner = take()
   else
     hand_over(l, q, ARGV[3], ARGV[6], ARGV[7], ARGV[8])
-    owner = redis.call('GET', l)
-    if not owner then
-      -- All who stood in line are gone.
-      redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
-      owner = ARGV[1]
-    end
+    -- None: all who stood in line are gone.
+    owner = redis.call('GET', l) or take()
   end
 end
 if owner == ARGV[1] then
@@ -32,15 +43,19 @@ if owner == ARGV[1] then
   end
   return { 2, now() }
 end
+-- The line goes when all who stand in it must have left.
+local keep = tonumber(ARGV[4]) + tonumber(ARGV[3])
+local longer = redis.call('PTTL', q) < keep
+if longer then
+  redis.call('PEXPIRE', q, keep)
+end
 if not redis.call('LPOS', q, me) then
   if redis.call('LLEN', q) >= tonumber(ARGV[5]) then
     return { 4 }
   end
   redis.call('RPUSH', q, me)
-end
--- The line goes when all who stand in it must have left.
-local keep = tonumber(ARGV[4]) + tonumber(ARGV[3])
-if redis.call('PTTL', q) < keep then
-  redis.call('PEXPIRE', q, keep)
+  if longer then
+    redis.call('PEXPIRE', q, keep)
+  end
 end
 return { 3, redis.call('PTTL', l) }

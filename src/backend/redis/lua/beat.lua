@@ -4,6 +4,7 @@
 local t = now()
 local life = tonumber(ARGV[2])
 if life > 0 then
+  redis.call('PEXPIRE', KEYS[1], life)
   redis.call('ZADD', KEYS[1], t + life, ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
   redis.call('PEXPIRE', KEYS[1], life)

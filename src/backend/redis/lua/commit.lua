@@ -2,7 +2,7 @@
 -- KEYS: s, m, l, q, told. ARGV: channel, node, cid, grace, gen, version or "", token or "", data, mode,
 -- idle of an open session, idle of a sealed one, cap, new sid or "", new gen (it seals) or "", the
 -- sid that may be renewed or "", overlap ms, release ("1" or "0"), lease ms, prefix of the nodes'
--- channels, alone.
+-- channels, alone, prefix, ms for which the pointer of the id before lives on.
 -- Returns {1, record.., old sid or ""} (done), {2, record..} (conflict), {3} (ended),
 -- {4} (lease lost).
 local s, m, l, q, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -15,7 +15,7 @@ end
 if r.gen ~= ARGV[5] then
   return { 3 }
 end
-if ARGV[7] ~= '' and redis.call('GET', l) ~= ARGV[7] then
+if ARGV[7] ~= '' and text_at(l) ~= ARGV[7] then
   return { 4 }
 end
 if ARGV[6] ~= '' and r.v ~= ARGV[6] then
@@ -47,12 +47,21 @@ r.v = string.format('%.0f', tonumber(r.v) + 1)
 r.data = ARGV[8]
 r.mode = ARGV[9]
 live(r, t, ttl)
+store(s, r)
 if seals then
   tell_sealed(channel, node, cid, r, was, previous)
 else
   tell_set(channel, node, cid, r, false, previous)
 end
-write(s, m, r, grace)
+keep_alive(s, m, r, grace)
+lead(ARGV[21], cid, r)
+if previous and ARGV[21] ~= '' then
+  redis.call('PEXPIRE', ARGV[21] .. ':sid:' .. previous, ARGV[22])
+end
+if r.mode ~= 'default' then
+  -- It may end earlier than the list says.
+  look_at(ARGV[21], cid, t, ttl, grace, 'LT')
+end
 if ARGV[17] == '1' then
   hand_over(l, q, ARGV[18], ARGV[19], cid, ARGV[20])
 end

@@ -1,6 +1,6 @@
 -- Creates a client's session, unless it has one: joins one that is open and young enough.
 -- KEYS: s, m, told. ARGV: channel, node, cid, grace, sid, gen, data, mode, idle, cap, join (0: none),
--- sealed ("1" or "0"), age.
+-- sealed ("1" or "0"), age, prefix.
 -- Returns {1, record..} (created), {2, record..} (exists, to be joined), {3} (its cap is reached) or
 -- {5} (the client has a session that may not be joined).
 local s, m, told = KEYS[1], KEYS[2], KEYS[3]
@@ -16,7 +16,7 @@ if old then
   end
   return { 5 }
 end
-tell_untold(m, told, channel, node, cid, absent(s), grace)
+local reason = absent(s)
 local r = { v = '1', gen = ARGV[6], sid = ARGV[5], created = string.format('%.0f', t - age),
   mode = ARGV[8], sealed = sealed, prev = '', data = ARGV[7] }
 local ttl = life(ARGV[9], ARGV[10], age)
@@ -24,6 +24,11 @@ if ttl <= 0 then
   return { 3 }
 end
 live(r, t, ttl)
+store(s, r)
+-- The end of the client's session before, if nobody told it.
+tell_untold(m, told, channel, node, cid, reason, grace)
 tell_set(channel, node, cid, r, true)
-write(s, m, r, grace)
+keep_alive(s, m, r, grace)
+lead(ARGV[14], cid, r)
+look_at(ARGV[14], cid, t, ttl, grace)
 return reply(1, r)

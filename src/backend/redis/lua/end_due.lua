@@ -6,6 +6,8 @@
 -- to ask again, for another node sweeps}.
 local due, told, by, asked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local prefix, channel, node, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- Changes nothing, and takes no memory: ending sessions has to work while Redis is full.
+redis.call('ZREM', due, '')
 local wait = by and take_turn(by, asked, ARGV[6], ARGV[7])
 if wait then
   return { 0, wait }
@@ -27,6 +29,15 @@ if count > 0 then
     local longest = nil
     for i, cid in ipairs(clients) do
       local left = redis.call('PTTL', records[i])
+      if left == -1 then
+        -- Somebody took its time to live away: the end that it names counts.
+        local exp = redis.pcall('HGET', records[i], 'exp')
+        left = math.floor((type(exp) == 'string' and tonumber(exp) or 0) - t)
+        redis.call('PEXPIRE', records[i], math.max(left, 0))
+        if left <= 0 then
+          left = -2
+        end
+      end
       over[i] = left == -2
       if left >= 0 then
         redis.call('ZADD', due, t + left + 1, cid)

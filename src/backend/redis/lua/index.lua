@@ -2,6 +2,8 @@
 -- KEYS: due. ARGV: grace, then for each: "LT" (only if earlier than what is there) or "", cid,
 -- milliseconds from now.
 -- Returns {1}.
+-- Changes nothing, and takes no memory: what follows has to work while Redis is full.
+redis.call('ZREM', KEYS[1], '')
 local t = now()
 local last = 0
 for i = 2, #ARGV, 3 do

@@ -9,16 +9,25 @@
 -- appends "!" in the step in which it tells, so that each end is told once; or, where a page of ends
 -- is told in one step, puts "cid:gen:sid" into `told`, from where they are marked soon after. Scripts
 -- are given `told` as their last key, except in a cluster, where it has another slot.
--- `hinted` is when the pointer from the session's id to its client was set, for twice the time to
--- live: it has to be set again only once a write comes later than half of that time.
+-- `hinted` is until when the pointer from the session's id to its client lives: it is set for twice the
+-- time to live, and again once it has less than one and a half left.
+-- The pointer and the list of ends are changed in the same step, but in a cluster, where they have
+-- other slots: scripts are given the prefix of all keys, or "" there.
 -- Replies begin with a status of ours, never with data: see the Rust side.
+--
+-- Nothing is announced before it is done: `PUBLISH` is no write, and goes out also where Redis refuses
+-- the writes after it. So the first write that can be refused comes first. Redis looks at the first
+-- write of a script only: whether it may write at all (it is a replica, lacks replicas, or can't save),
+-- and whether it is full, which stops commands that take memory. A script that stores data begins with
+-- storing it, and is refused while Redis is full. One that ends a session, gives a lease back or says
+-- that a node is there begins with a write that takes no memory, and then may do what it needs.
 
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- A key of another type is no record: somebody else wrote it.
+-- What can't be read is no record: somebody else wrote it.
 local function read(s)
   local f = redis.pcall('HMGET', s, 'v', 'gen', 'sid', 'created', 'ttl', 'mode', 'data', 'hinted',
     'exp', 'sealed', 'prev')
@@ -29,6 +38,10 @@ local function read(s)
     if not f[i] then
       return nil
     end
+  end
+  if not (tonumber(f[1]) and tonumber(f[4]) and tonumber(f[5]) and tonumber(f[8])
+    and tonumber(f[9])) then
+    return nil
   end
   return { v = f[1], gen = f[2], sid = f[3], created = f[4], ttl = f[5], mode = f[6], data = f[7],
     hinted = f[8], exp = f[9], sealed = f[10], prev = f[11] }
@@ -68,9 +81,10 @@ local function previous_with(list, sid, till)
   return table.concat(out, ' ')
 end
 
--- An announcement goes out before the change that it tells of, so that every subscriber hears it
--- before the notification of Redis itself.
+-- The announcement of an end goes out before the record goes, so that every subscriber hears it before
+-- the notification of Redis itself.
 local function tell_end(m, channel, node, cid, gen, sid, reason, grace)
+  redis.call('PEXPIRE', m, grace)
   redis.call('PUBLISH', channel, cjson.encode({
     kind = 'destroy', cid = cid, gen = gen, sid = sid, reason = reason, node = node }))
   redis.call('SET', m, gen .. ':' .. sid .. '!', 'PX', grace)
@@ -95,9 +109,19 @@ local function is_told(mapping)
   return string.byte(mapping, -1) == 33 -- "!"
 end
 
+-- The text at a key of ours. A value of another type is not ours, and goes.
+local function text_at(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    redis.call('DEL', key)
+    return false
+  end
+  return value
+end
+
 -- Tells the end of a session whose record is gone, unless it was told.
 local function tell_untold(m, told, channel, node, cid, reason, grace)
-  local mapping = redis.call('GET', m)
+  local mapping = text_at(m)
   if not mapping or is_told(mapping) then
     return nil
   end
@@ -113,7 +137,9 @@ end
 
 -- Why there is no record: its time is over, or somebody wrote something else over it, which goes.
 local function absent(s)
-  if redis.call('DEL', s) == 1 then
+  -- No `DEL` where nothing is: it would count as the script's first write.
+  if redis.call('EXISTS', s) == 1 then
+    redis.call('DEL', s)
     return 'external'
   end
   return 'expired'
@@ -132,16 +158,20 @@ end
 local function live(r, t, ttl)
   r.ttl = ttl
   r.exp = string.format('%.0f', t + ttl)
-  if not r.hinted or t - tonumber(r.hinted) > ttl / 2 then
-    r.hinted = string.format('%.0f', t)
+  if not r.hinted or tonumber(r.hinted) - t < ttl * 1.5 then
+    r.hinted = string.format('%.0f', t + 2 * ttl)
     r.point = 1
   end
 end
 
-local function write(s, m, r, grace)
+local function store(s, r)
   redis.call('HSET', s, 'v', r.v, 'gen', r.gen, 'sid', r.sid, 'created', r.created, 'ttl', r.ttl,
     'exp', r.exp, 'mode', r.mode, 'sealed', r.sealed, 'prev', r.prev, 'data', r.data,
     'hinted', r.hinted)
+end
+
+-- What goes with a record that is stored.
+local function keep_alive(s, m, r, grace)
   redis.call('PEXPIRE', s, r.ttl)
   redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', r.ttl + grace)
 end
@@ -151,6 +181,28 @@ local function keep(due, life)
   if redis.call('PTTL', due) < life then
     redis.call('PEXPIRE', due, life)
   end
+end
+
+-- Sets the pointer to a session, if it has to be.
+local function lead(prefix, cid, r)
+  if prefix ~= '' and r.point then
+    redis.call('SET', prefix .. ':sid:' .. r.sid, cid, 'PX', 2 * r.ttl)
+    r.point = nil
+  end
+end
+
+-- Says when to look at a session, a moment after its end; `order` "LT": only if earlier than before.
+local function look_at(prefix, cid, t, left, grace, order)
+  if prefix == '' then
+    return
+  end
+  local due = prefix .. ':{sweep}:due'
+  if order then
+    redis.call('ZADD', due, order, t + left + 1, cid)
+  else
+    redis.call('ZADD', due, t + left + 1, cid)
+  end
+  keep(due, left + 1 + grace)
 end
 
 -- Takes the turn to sweep, for so many milliseconds, or returns when to ask again: the first that
@@ -173,13 +225,17 @@ end
 -- passed over, where Redis can tell (`alone`: not in a cluster, which counts only its own node).
 local function hand_over(l, q, length, nodes, cid, alone)
   while true do
-    local head = redis.call('LPOP', q)
+    local head = redis.pcall('LPOP', q)
+    if type(head) == 'table' then
+      redis.call('DEL', q)
+      head = nil
+    end
     if not head then
       redis.call('DEL', l)
       return
     end
     local token, node = string.match(head, '^(.-)|(.*)$')
-    if redis.call('PUBLISH', nodes .. node, token .. '|' .. cid) > 0 or alone ~= '1' then
+    if token and (redis.call('PUBLISH', nodes .. node, token .. '|' .. cid) > 0 or alone ~= '1') then
       redis.call('SET', l, token, 'PX', length)
       return
     end

@@ -7,7 +7,16 @@ local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- Also lets Redis drop a record whose time is over.
 local r = read(s)
 if r then
-  return { 1, now(), redis.call('PTTL', s), r.gen, r.v, r.sid }
+  local left = redis.call('PTTL', s)
+  if left == -1 then
+    -- Somebody took its time to live away: the end that it names counts.
+    left = math.floor(tonumber(r.exp) - now())
+    redis.call('PEXPIRE', s, math.max(left, 0))
+    r = left > 0 and r
+  end
+  if r then
+    return { 1, now(), left, r.gen, r.v, r.sid }
+  end
 end
 local reason = ARGV[5]
 if absent(s) == 'external' then

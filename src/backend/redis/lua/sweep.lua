@@ -3,6 +3,8 @@
 -- KEYS: due, by, asked. ARGV: instance, limit, claim ms, turn ms.
 -- Returns {1, ms to the next entry or -1, client..} or {0, ms until to ask again, for another node
 -- sweeps}.
+-- Changes nothing, and takes no memory: what follows has to work while Redis is full.
+redis.call('ZREM', KEYS[1], '')
 local wait = take_turn(KEYS[2], KEYS[3], ARGV[1], ARGV[4])
 if wait then
   return { 0, wait }

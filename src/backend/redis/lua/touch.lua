@@ -1,5 +1,6 @@
 -- Renews a session's life without rewriting its data. Tells nothing.
--- KEYS: s, m. ARGV: channel, node, cid, grace, gen, idle of an open session, idle of a sealed one, cap.
+-- KEYS: s, m. ARGV: channel, node, cid, grace, gen, idle of an open session, idle of a sealed one, cap,
+-- prefix.
 -- They are used unless the session has a max age of its own.
 -- Returns {1, record..} or {3} (ended).
 local s, m = KEYS[1], KEYS[2]
@@ -17,7 +18,8 @@ if ttl <= 0 then
   return { 3 }
 end
 live(r, t, ttl)
-redis.call('HSET', s, 'ttl', r.ttl, 'exp', r.exp, 'hinted', r.hinted)
 redis.call('PEXPIRE', s, ttl)
+redis.call('HSET', s, 'ttl', r.ttl, 'exp', r.exp, 'hinted', r.hinted)
 redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', ttl + grace)
+lead(ARGV[9], ARGV[3], r)
 return reply(1, r)
