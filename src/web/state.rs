@@ -244,7 +244,7 @@ impl RequestState {
             }
         }
         let plan = if late { Plan::Nothing } else { self.plan(shareable).await };
-        self.set_cookies(kit, response.headers_mut(), plan);
+        self.set_cookies(kit, response.headers_mut(), &plan);
         response
     }
 
@@ -322,7 +322,7 @@ impl RequestState {
         }
     }
 
-    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: Plan) {
+    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: &Plan) {
         let secure = match self.bridge.options().secure {
             Secure::Yes => true,
             Secure::No => false,
@@ -330,7 +330,7 @@ impl RequestState {
         };
         let silent = caching::is_silent(headers);
         let late = matches!(plan, Plan::Nothing);
-        match &plan {
+        match plan {
             Plan::Set(record) => {
                 let age = (record.max_age != MaxAge::Browser).then_some(record.remaining);
                 kit.set_session(headers, &record.session_id, age, secure);
@@ -344,7 +344,7 @@ impl RequestState {
         let shareable = caching::is_shareable(headers);
         if !shareable
             && !late
-            && let Some(id) = self.client_to_send(&plan)
+            && let Some(id) = self.client_to_send(plan)
         {
             kit.set_client(headers, &id, self.bridge.options().client_max_age, secure);
             caching::make_private(headers);
