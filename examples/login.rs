@@ -1,17 +1,24 @@
-//! Login and logout: a new id at each change of rights, so that an id known before is worthless,
-//! and an absolute limit to how long a login lasts.
+//! Login and logout: the session is sealed at each change of rights, so that nothing known before
+//! opens it, and an absolute limit to how long a login lasts.
 //!
 //! Run it: cargo run --example login
-//! Try it: curl -c jar -b jar -X POST localhost:3000/login/ada && curl -b jar localhost:3000/me
+//! Try it: open http://localhost:3000 in two tabs, or
+//!         curl -c jar -X POST localhost:3000/login/ada && curl -b jar localhost:3000/me
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_io_session::{Error, Session, SessionBridge};
+use axum_io_session::socket::attach;
+use axum_io_session::{Error, Session, SessionBridge, SocketSession as _, bridge_session};
 use serde::{Deserialize, Serialize};
+use socketioxide::SocketIo;
+use socketioxide::extract::{AckSender, SocketRef};
+use socketioxide::handler::ConnectHandler as _;
 
 /// What the session holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -26,7 +33,7 @@ async fn login(session: Session, Path(user): Path<String>) -> Result<Json<Visit>
     let mut visit: Visit = session.typed()?;
     visit.user = Some(user);
     session.replace(&visit)?;
-    // What was in the basket stays; the id does not.
+    // What was in the basket stays. The id does not, and no socket of before sees what comes now.
     session.rotate()?;
     Ok(Json(visit))
 }
@@ -44,6 +51,49 @@ async fn logout(session: Session) -> Result<(), Error> {
     session.destroy()
 }
 
+async fn events(socket: SocketRef) -> Result<(), Infallible> {
+    socket.on("who", |socket: SocketRef, ack: AckSender| async move {
+        let user = socket.with_session_or(None, |session| async move {
+            session.get::<String>("user").ok().flatten()
+        });
+        let user = user.await.ok().flatten();
+        // The client may be gone.
+        let _ = ack.send(&user);
+    });
+    Ok(())
+}
+
+/// A sealed session is seen only by sockets that came with its cookie: the page connects again
+/// when it has the answer to the login. A socket that the server disconnects, because another tab
+/// logged in or out, has to be connected again as well: Socket.IO does not do it by itself.
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<title>Login</title>
+<button id="login">Log in as Ada</button> <button id="logout">Log out</button>
+<p id="state" role="status">connecting</p>
+<script src="client.js"></script>
+<script>
+"use strict";
+const socket = io();
+socket.on("connect", async () => {
+  const user = await socket.timeout(5000).emitWithAck("who");
+  document.getElementById("state").textContent = user ? `The socket sees ${user}` : "Nobody is logged in";
+});
+socket.on("disconnect", (reason) => {
+  if (reason === "io server disconnect") socket.connect();
+});
+for (const [id, path] of [["login", "login/Ada"], ["logout", "logout"]]) {
+  document.getElementById(id).addEventListener("click", async () => {
+    const answer = await fetch(path, { method: "POST" });
+    if (answer.ok) socket.disconnect().connect();
+  });
+}
+</script>
+</html>
+"#;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
@@ -54,11 +104,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .renew(true)
         .build()
         .await?;
+    let (socket_layer, io) = SocketIo::new_layer();
+    io.ns("/", (async |_: SocketRef| {}).with(events).with(attach));
+
+    let script = ([(CONTENT_TYPE, "text/javascript")], include_str!("node/socket.io.min.js"));
     let app = Router::new()
+        .route("/", get(Html(PAGE)))
+        .route("/client.js", get(script))
         .route("/login/{user}", post(login))
         .route("/me", get(me))
-        .route("/logout", post(logout))
-        .layer(bridge.layer());
+        .route("/logout", post(logout));
+    let app = bridge_session(app, socket_layer, &bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     axum::serve(listener, app.into_make_service()).await?;
     Ok(())

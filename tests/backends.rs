@@ -3,9 +3,14 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum_io_session::backend::{BackendConfig, Create, Created, Loaded, conformance};
+use axum_io_session::backend::{
+    Backend, BackendConfig, Commit, Committed, Create, Created, Loaded, NewId, Target, conformance,
+};
+use axum_io_session::session::Record;
 use axum_io_session::store::{
     FileStore, LiveStore, SessionStore, SetOutcome, StoreResult, StoredSession,
 };
@@ -45,10 +50,25 @@ async fn the_suite_finds_each_fault() {
         ("ignores leases", "its owner can do no harm"),
         ("keeps leases", "gives the lease back with it"),
         ("forgets nodes", "a node that says so is there"),
-        ("never rotates", "kills the old one"),
+        ("gives no new ids", "a renewed id is the same session"),
+        ("has no overlap", "opens it for the overlap"),
+        ("renews for a late renewal", "of several renewals of one id one is done"),
+        ("never seals", "sealing is a new session"),
+        ("keeps the generation", "sealing is a new session"),
+        ("creates open sessions only", "a sealed session is joined by nobody"),
+        ("tells no seal", "what sealing tells"),
+        ("tells no successor", "what sealing tells"),
+        ("forgets earlier ids", "sealing is a new session"),
+        ("remembers all ids", "a dead id is not taken for a late one"),
+        ("loads only the first id", "the first that lives is loaded"),
+        ("begins with no age", "a session can begin with an age"),
+        ("has one life for all", "may live shorter than a sealed one"),
         ("forgets max ages", "own max age stays"),
         ("revives", "revives nothing"),
-        ("joins anything", "from before the request is replaced"),
+        ("joins anything", "joined only while it is young"),
+        ("joins nothing", "end in one open session"),
+        ("joins sealed sessions", "a sealed session is joined by nobody"),
+        ("replaces live sessions", "a live session is never replaced"),
         ("tells twice", "is told once"),
         ("tells touches", "tells nothing"),
         ("forgets ends", "by whatever name"),
@@ -108,12 +128,7 @@ async fn a_store_that_fails_changes_nothing_and_tells_nothing() {
     let backend = single(store.clone(), BackendConfig::default());
     let mut told = backend.subscribe();
     let client = ClientId::generate();
-    let create = Create {
-        client,
-        data: Default::default(),
-        max_age: Default::default(),
-        since: Duration::ZERO,
-    };
+    let create = Create::new(client, Default::default());
     store.set_broken(true);
     let error = backend.create(create.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
@@ -132,16 +147,149 @@ async fn a_record_without_a_client_goes_to_the_first_that_presents_it() {
     let (id, client) = (SessionId::generate(), ClientId::generate());
     let foreign = StoredSession::new(r#"{"made":"elsewhere"}"#, u64::MAX / 2, 1000);
     store.set(&id, foreign).await.unwrap();
-    let nobody = backend.load(&id, None).await.unwrap();
+    let nobody = backend.load(&[id], None).await.unwrap();
     assert_eq!(nobody, Loaded::Missing { superseded: false });
-    let Loaded::Found(record) = backend.load(&id, Some(&client)).await.unwrap() else {
+    let Loaded::Found(record) = backend.load(&[id], Some(&client)).await.unwrap() else {
         panic!("it is found");
     };
     assert_eq!(record.client_id, client);
     let other = ClientId::generate();
-    let Loaded::Found(again) = backend.load(&id, Some(&other)).await.unwrap() else {
+    let Loaded::Found(again) = backend.load(&[id], Some(&other)).await.unwrap() else {
         panic!("it is found");
     };
     assert_eq!((again.client_id, again.generation), (client, record.generation));
     backend.shutdown().await;
+}
+
+// ---- after a restart -----------------------------------------------------------------------
+
+async fn over_file(path: &Path) -> Arc<dyn Backend> {
+    single(FileStore::open(path).await.unwrap(), BackendConfig::default())
+}
+
+async fn begun(backend: &dyn Backend) -> Record {
+    match backend.create(Create::new(ClientId::generate(), Default::default())).await.unwrap() {
+        Created::New(record) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn with_new_id(backend: &dyn Backend, record: &Record, new_id: NewId) -> Record {
+    let commit = Commit {
+        client: record.client_id,
+        generation: record.generation,
+        version: Some(record.version),
+        data: record.data.clone(),
+        max_age: record.max_age,
+        lease: None,
+        release: false,
+        new_id: Some(new_id),
+    };
+    match backend.commit(commit).await.unwrap() {
+        Committed::Done(record) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The session that an id opens, as another process finds it.
+async fn opened(backend: &dyn Backend, id: SessionId, client: &ClientId) -> Loaded {
+    backend.load(&[id], Some(client)).await.unwrap()
+}
+
+fn is(loaded: &Loaded, expected: &Record) -> bool {
+    matches!(loaded, Loaded::Found(found) if found.session_id == expected.session_id
+        && found.generation == expected.generation
+        && found.sealed == expected.sealed)
+}
+
+#[tokio::test]
+async fn a_file_remembers_over_a_restart_what_was_sealed_and_which_ids_were_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions");
+    let backend = over_file(&path).await;
+    let open = begun(&*backend).await;
+    let renewal = NewId::Renew { from: open.session_id };
+    let renewed = with_new_id(&*backend, &open, renewal).await;
+    let sealed = with_new_id(&*backend, &renewed, NewId::Seal).await;
+    let other = begun(&*backend).await;
+    let renewal = NewId::Renew { from: other.session_id };
+    let other_renewed = with_new_id(&*backend, &other, renewal).await;
+    backend.shutdown().await;
+    drop(backend);
+    // Whatever comes first finds it.
+    for first in 0..4 {
+        let backend = over_file(&path).await;
+        let client = sealed.client_id;
+        for step in 0..4 {
+            match (first + step) % 4 {
+                0 | 1 => {
+                    let late = [open.session_id, renewed.session_id][(first + step) % 2];
+                    let missing = Loaded::Missing { superseded: true };
+                    assert_eq!(opened(&*backend, late, &client).await, missing, "{first}");
+                }
+                2 => {
+                    let join = Duration::from_secs(3600);
+                    let create = Create { join, ..Create::new(client, Default::default()) };
+                    let created = backend.create(create).await.unwrap();
+                    assert_eq!(created, Created::Occupied, "{first}");
+                }
+                _ => assert!(is(&opened(&*backend, sealed.session_id, &client).await, &sealed)),
+            }
+        }
+        let client = other.client_id;
+        let overlap = opened(&*backend, other.session_id, &client).await;
+        assert!(is(&overlap, &other_renewed), "{first}: {overlap:?}");
+        assert!(is(&opened(&*backend, other_renewed.session_id, &client).await, &other_renewed));
+        backend.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_crash_while_a_session_is_sealed_leaves_only_the_sealed_one_to_be_reached() {
+    for (first, hinted) in [("old", true), ("old", false), ("sealed", true), ("sealed", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions");
+        let backend = over_file(&path).await;
+        let open = begun(&*backend).await;
+        let id = open.session_id;
+        backend.shutdown().await;
+        drop(backend);
+        let store = FileStore::open(&path).await.unwrap();
+        let before = store.get(&id).await.unwrap().unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let backend = over_file(&path).await;
+        assert!(is(&backend.load(&[id], None).await.unwrap(), &open));
+        let sealed = with_new_id(&*backend, &open, NewId::Seal).await;
+        backend.shutdown().await;
+        drop(backend);
+        // The new record is written before the old one is removed: a crash in between leaves both.
+        let store = FileStore::open(&path).await.unwrap();
+        let after = store.get(&sealed.session_id).await.unwrap().unwrap();
+        assert!(store.get(&id).await.unwrap().is_none());
+        store.set(&id, before).await.unwrap();
+        store.set(&sealed.session_id, after).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let backend = over_file(&path).await;
+        let hint = Some(&open.client_id).filter(|_| hinted);
+        let ids = match first {
+            "old" => [id, sealed.session_id],
+            _ => [sealed.session_id, id],
+        };
+        for id in ids.into_iter().chain(ids) {
+            let loaded = backend.load(&[id], hint).await.unwrap();
+            match id == sealed.session_id {
+                true => assert!(is(&loaded, &sealed), "{first}, {hinted}: {loaded:?}"),
+                false => assert_eq!(loaded, Loaded::Missing { superseded: true }),
+            }
+        }
+        assert_eq!(backend.session_of(&open.client_id).await.unwrap(), Some(sealed.session_id));
+        assert!(!backend.destroy(Target::Session(id)).await.unwrap());
+        backend.shutdown().await;
+        drop(backend);
+        let left = FileStore::open(&path).await.unwrap();
+        let left = left.list(None, 10).await.unwrap().unwrap();
+        assert_eq!(left.iter().map(|entry| entry.id).collect::<Vec<_>>(), [sealed.session_id]);
+    }
 }

@@ -38,6 +38,16 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().max_age(Duration::ZERO), "max_age", "1 second to 1 year"),
         (b().max_age(second / 2), "max_age", "1 second to 1 year"),
         (b().max_age(year * 2), "max_age", "1 second to 1 year"),
+        (b().open_max_age(second / 2), "open_max_age", "1 second to 1 year"),
+        (b().open_max_age(year * 2), "open_max_age", "1 second to 1 year"),
+        (b().join_window(second * 61), "join_window", "at most 1 minute"),
+        (b().renew_overlap(second * 301), "renew_overlap", "at most 5 minutes"),
+        (b().pending_sockets_limit(0), "pending_sockets_limit", "1 to"),
+        (b().trusted_proxies(17), "trusted_proxies", "0 to 16"),
+        (b().allowed_origins(["example.com"]), "allowed_origins", "a scheme, a host"),
+        (b().allowed_origins(["https://a.example", "*"]), "allowed_origins", "wildcard"),
+        (b().origin_exempt_paths(["hooks"]), "origin_exempt_paths", "below /"),
+        (b().origin_exempt_paths(["/a/../b"]), "origin_exempt_paths", "below /"),
         (b().absolute_max_age(Duration::ZERO), "absolute_max_age", "1 second to 10 years"),
         (b().client_max_age(Duration::ZERO), "client_max_age", "1 second to 400 days"),
         (b().client_max_age(year * 2), "client_max_age", "1 second to 400 days"),
@@ -226,7 +236,7 @@ async fn a_session_destroyed_during_a_handler_stays_gone() {
 }
 
 #[tokio::test]
-async fn a_rotation_during_a_handler_loses_nothing() {
+async fn a_new_id_during_a_handler_loses_nothing() {
     let world = world().await;
     let (mut browser, session, client) = world.seeded(r#"{"n":1}"#).await;
     let app = world.app.clone();
@@ -234,14 +244,40 @@ async fn a_rotation_during_a_handler_loses_nothing() {
         .bridge
         .with_session(&session, |ctx| async move {
             ctx.insert("n", 2).unwrap();
-            assert!(browser.post(&app, "/rotate", "").await.status.is_success());
+            assert!(browser.post(&app, "/renew-id", "").await.status.is_success());
         })
         .await
         .unwrap();
     let now = world.bridge.session_id_of(&client).await.unwrap().unwrap();
     assert_ne!(now, session);
-    assert_eq!(world.bridge.get_by_id(&now).await.unwrap().unwrap().to_value(), json!({"n": 2}));
-    assert_eq!(world.bridge.get_by_id(&session).await.unwrap(), None);
+    for id in [now, session] {
+        let data = world.bridge.get_by_id(&id).await.unwrap().unwrap();
+        assert_eq!(data.to_value(), json!({"n": 2}), "the id before opens it for a while");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_sealed_during_a_handler_keeps_nothing_of_it() {
+    let world = world().await;
+    for destroys in [false, true] {
+        let (mut browser, session, client) = world.seeded(r#"{"n":1}"#).await;
+        let app = world.app.clone();
+        let written = world.bridge.with_session(&session, |ctx| async move {
+            assert!(browser.post(&app, "/rotate", "").await.status.is_success());
+            match destroys {
+                true => ctx.destroy(),
+                false => drop(ctx.insert("n", 2).unwrap()),
+            }
+        });
+        assert_eq!(written.await.unwrap_err().kind(), ErrorKind::SessionEnded, "{destroys}");
+        let now = world.bridge.session_id_of(&client).await.unwrap().unwrap();
+        let data = world.bridge.get_by_id(&now).await.unwrap().unwrap();
+        assert_eq!(data.to_value(), json!({"n": 1}));
+        assert_eq!(world.bridge.get_by_id(&session).await.unwrap(), None);
+        let late = world.bridge.set_by_id(&session, json!({"n": 3}), None).await;
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::SessionMissing);
+        assert!(!world.bridge.destroy_by_id(&session).await.unwrap());
+    }
 }
 
 // ---- with_session --------------------------------------------------------------------------

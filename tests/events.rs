@@ -27,7 +27,7 @@ async fn flags_tell_created_attached_and_changed() {
     let mut events = world.bridge.events();
     let (mut browser, session, client) = world.seeded(r#"{"a":1}"#).await;
     browser.post(&world.app, "/merge", r#"{"a":2}"#).await;
-    browser.post(&world.app, "/rotate", "").await;
+    browser.post(&world.app, "/renew-id", "").await;
     let flags: Vec<_> = so_far(&world.bridge, &mut events)
         .await
         .into_iter()

@@ -102,6 +102,8 @@ impl SessionStore for Broken {
         match self.fault {
             "client" => session.client_id = None,
             "max_age" => session.max_age = Default::default(),
+            "sealed" => session.sealed = false,
+            "previous" => session.previous.truncate(1),
             "trim" => session.session = session.session.trim().replace(" :", ":"),
             "torn" => {
                 // The text first, the rest later.
@@ -165,6 +167,8 @@ async fn the_suite_finds_each_fault() {
         ("case", "ids differ by case"),
         ("client", "exactly as it was written"),
         ("max_age", "exactly as it was written"),
+        ("sealed", "exactly as it was written"),
+        ("previous", "exactly as it was written"),
         ("trim", "exactly as it was written"),
         ("torn", "one write, not parts of two"),
         ("expired", "over an expired record creates"),

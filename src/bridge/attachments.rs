@@ -41,6 +41,8 @@ pub(crate) trait SocketSink: Send + Sync + 'static {
 pub(crate) enum SinkError {
     /// The socket's buffer is full.
     Full,
+    /// The socket is about to be connected.
+    NotYet,
     /// The socket is gone.
     Closed,
 }
@@ -54,6 +56,8 @@ struct Heard {
     session: Option<(Generation, SessionId)>,
     /// A session that it may not see. The event of an end does not say how old the session was.
     refused: Option<Generation>,
+    /// It was told of the end of its session and waits for its disconnect: it sees none any more.
+    leaving: bool,
     /// What it began with, and when. Not kept up to date, and not for ever: a failover may bring
     /// versions back that were told before.
     seen: Option<(Generation, u64, Instant)>,
@@ -91,6 +95,7 @@ impl Attachment {
             paired: generation.filter(|_| paired),
             session: session.filter(|_| sees),
             refused: None,
+            leaving: false,
             seen: None,
         };
         Self {
@@ -120,10 +125,13 @@ impl Attachment {
         sealed: bool,
         created: Option<Instant>,
     ) -> bool {
+        let mut heard = self.heard();
+        if heard.leaving {
+            return false;
+        }
         if self.pairing == SocketPairing::ClientOnly {
             return true;
         }
-        let mut heard = self.heard();
         if heard.paired == Some(generation) {
             return true;
         }
@@ -143,6 +151,11 @@ impl Attachment {
 
     pub(crate) fn admits_known(&self, known: &Known) -> bool {
         self.admits(known.generation, known.sealed, Some(known.created))
+    }
+
+    /// From now on the socket sees no session: it is about to be disconnected.
+    pub(super) fn leave(&self) {
+        self.heard().leaving = true;
     }
 
     /// Moves a socket of this session into the sealed one that took its place; `false` if it is

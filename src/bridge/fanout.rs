@@ -24,6 +24,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// apart.
 const DISCONNECT_TRIES: u32 = 50;
 const DISCONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks at a socket that is about to be connected.
+const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Brings each event to sockets and listeners, in order, until the bridge closes.
 pub(super) async fn pump(
@@ -144,7 +146,9 @@ impl SessionBridge {
 
     fn end_message(&self, end: &SessionDestroy) -> Option<Message<'_>> {
         let messages = &self.options().messages;
-        let silent = self.options().on_destroy == OnDestroy::Nothing;
+        // Whoever is disconnected for sealing is told why in any case.
+        let silent =
+            self.options().on_destroy == OnDestroy::Nothing && end.reason != DestroyReason::Sealed;
         let name = messages.destroy.as_deref().filter(|_| !silent)?;
         let mut payload = json!({ "reason": end.reason, "node": end.node });
         if messages.include_ids {
@@ -190,9 +194,34 @@ impl SessionBridge {
         }
     }
 
-    fn emit(&self, attachment: &Attachment, name: &str, payload: &Value) {
-        match attachment.sink().emit(name, payload) {
+    fn emit(&self, attachment: &Arc<Attachment>, name: &str, payload: &Value) {
+        self.sent(attachment, name, payload, attachment.sink().emit(name, payload));
+    }
+
+    /// What came of a message.
+    fn sent(
+        &self,
+        attachment: &Arc<Attachment>,
+        name: &str,
+        payload: &Value,
+        sent: Result<(), SinkError>,
+    ) {
+        match sent {
             Ok(()) => self.counters().messages_sent.add(1),
+            Err(SinkError::NotYet) => {
+                let (bridge, attachment) = (Arc::downgrade(&self.inner), attachment.clone());
+                let (name, payload) = (name.to_owned(), payload.clone());
+                let closing = self.inner.closing.clone();
+                self.inner.tasks.spawn(async move {
+                    let sent = tokio::select! {
+                        sent = emit_once_connected(&attachment, &name, &payload) => sent,
+                        () = closing.cancelled() => return,
+                    };
+                    if let Some(inner) = bridge.upgrade() {
+                        SessionBridge { inner }.sent(&attachment, &name, &payload, sent);
+                    }
+                });
+            }
             Err(SinkError::Full) => {
                 self.counters().messages_failed.add(1);
                 tracing::debug!(
@@ -223,6 +252,9 @@ impl SessionBridge {
             (_, OnDestroy::Disconnect { grace }) => grace,
             (_, OnDestroy::Notify | OnDestroy::Nothing) => return,
         };
+        for socket in sockets {
+            socket.leave();
+        }
         let mut sockets = sockets.to_vec();
         if grace.is_zero() {
             sockets.retain(still_there);
@@ -289,6 +321,22 @@ impl SessionBridge {
             }
         }
         found
+    }
+}
+
+/// Sends a message to a socket that is about to be connected, as soon as it is. The sink says when that
+/// takes too long.
+async fn emit_once_connected(
+    attachment: &Attachment,
+    name: &str,
+    payload: &Value,
+) -> Result<(), SinkError> {
+    loop {
+        tokio::time::sleep(CONNECT_PAUSE).await;
+        match attachment.sink().emit(name, payload) {
+            Err(SinkError::NotYet) => {}
+            sent => return sent,
+        }
     }
 }
 

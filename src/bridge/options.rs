@@ -111,7 +111,8 @@ pub enum OnDestroy {
     },
     /// They get the message and stay connected.
     Notify,
-    /// Nothing, not even a message.
+    /// Nothing, not even a message. (A session that is sealed is told all the same, as `on_rotate`
+    /// says.)
     Nothing,
 }
 

@@ -17,8 +17,9 @@ use crate::bridge::{SinkError, SocketSink};
 /// How long a socket may take from its middleware to being connected.
 const CONNECTING: Duration = Duration::from_secs(5);
 
-/// Whether a socket is there. socketioxide tells the client that it is connected a moment before it
-/// says so of the socket: a quick first event would be taken for one of a socket that has left.
+/// Whether a socket is there. Its middleware runs before it is in its namespace, and socketioxide tells
+/// the client that it is connected a moment before it says so of the socket: a quick first event would
+/// be taken for one of a socket that has left, and a message would be dropped.
 #[derive(Debug)]
 struct Presence {
     begun: Instant,
@@ -33,12 +34,17 @@ impl Presence {
                 self.was_connected.store(true, Ordering::Relaxed);
                 true
             }
-            // In its namespace and not connected: not yet, or not any more.
-            Some(false) => {
-                !self.was_connected.load(Ordering::Relaxed) && self.begun.elapsed() < CONNECTING
-            }
-            None => false,
+            // Not yet, or not any more.
+            Some(false) | None => self.is_coming(),
         }
+    }
+
+    fn is_coming(&self) -> bool {
+        !self.was_connected.load(Ordering::Relaxed) && self.begun.elapsed() < CONNECTING
+    }
+
+    fn unreachable(&self) -> SinkError {
+        if self.is_coming() { SinkError::NotYet } else { SinkError::Closed }
     }
 }
 
@@ -75,11 +81,15 @@ impl<A: Adapter> Sink<A> {
 
 impl<A: Adapter> SocketSink for Sink<A> {
     fn emit(&self, name: &str, payload: &Value) -> Result<(), SinkError> {
-        let socket = self.socket().ok_or(SinkError::Closed)?;
-        socket.emit(name, payload).map_err(|error| match error {
-            SendError::Socket(SocketError::InternalChannelFull) => SinkError::Full,
-            _ => SinkError::Closed,
-        })
+        let socket = self.socket().ok_or_else(|| self.presence.unreachable())?;
+        match socket.emit(name, payload) {
+            Ok(()) => {
+                self.presence.was_connected.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(SinkError::Full),
+            Err(_) => Err(self.presence.unreachable()),
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -88,8 +98,10 @@ impl<A: Adapter> SocketSink for Sink<A> {
 
     fn disconnect(&self) -> bool {
         match self.socket() {
-            Some(socket) => !matches!(socket.disconnect(), Err(SocketError::InternalChannelFull)),
-            None => true,
+            Some(socket) if socket.connected() => {
+                !matches!(socket.disconnect(), Err(SocketError::InternalChannelFull))
+            }
+            Some(_) | None => !self.presence.is_coming(),
         }
     }
 }
@@ -105,9 +117,11 @@ mod tests {
         assert!(presence.is_open(Some(false)), "the client knows, the socket does not yet");
         assert!(presence.is_open(Some(true)));
         assert!(!presence.is_open(Some(false)), "its disconnect handler runs, or has leaked it");
-        assert!(!new().is_open(None));
+        assert!(new().is_open(None), "its middleware runs");
+        assert_eq!(new().unreachable(), SinkError::NotYet);
         let stuck = new();
         tokio::time::advance(CONNECTING).await;
-        assert!(!stuck.is_open(Some(false)));
+        assert!(!stuck.is_open(Some(false)) && !stuck.is_open(None));
+        assert_eq!(stuck.unreachable(), SinkError::Closed);
     }
 }

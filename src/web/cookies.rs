@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue};
 use super::keys::KeyRing;
 use crate::bridge::{Anomaly, Options, SameSite};
 use crate::session::{ClientId, SessionId};
-use crate::store::now_ms;
 
 /// Cookies of one name that are looked at.
 const CANDIDATES: usize = 32;
@@ -61,9 +60,13 @@ impl SessionCookie {
 
     /// How long the browser still keeps the cookie, by this node's clock.
     pub(super) fn left(&self) -> Option<Duration> {
-        let now = Duration::from_millis(now_ms());
-        self.ends.map(|ends| Duration::from_secs(ends).saturating_sub(now))
+        self.ends.map(|ends| Duration::from_secs(ends).saturating_sub(now()))
     }
+}
+
+/// The time since the Unix epoch, by this node's clock.
+fn now() -> Duration {
+    (OffsetDateTime::now_utc() - OffsetDateTime::UNIX_EPOCH).unsigned_abs()
 }
 
 /// Reads and writes the cookies as the options say.
@@ -143,7 +146,7 @@ impl CookieKit {
         let value = match age {
             Some(age) => {
                 // Never later than the browser drops it: it counts whole seconds from now.
-                let ends = Duration::from_millis(now_ms()).saturating_add(age).as_secs();
+                let ends = now().saturating_add(age).as_secs();
                 format!("{}.{ends}", id.as_str())
             }
             None => id.as_str().to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum_io_session::bridge::{OnDestroy, OnRotate, SocketPairing};
+use axum_io_session::bridge::{OnDestroy, OnRotate, SessionBridgeBuilder, SocketPairing};
 use serde_json::{Value, json};
 
 use crate::ground::{Over, hears, sees_nothing, shown, without_session};
@@ -41,7 +41,7 @@ async fn with_strict_pairing_no_later_session_is_seen_not_even_an_open_one(over:
 }
 
 async fn with_the_strict_rules_only_a_handshake_with_its_cookie_opens_a_session(over: &Over) {
-    let ground = over.ground_with(|builder| builder.strict()).await;
+    let ground = over.ground_with(SessionBridgeBuilder::strict).await;
     let mut browser = ground.visitor().await;
     let mut early = ground.open(&browser).await;
     ground.merge(&mut browser, r#"{"n":1}"#).await;

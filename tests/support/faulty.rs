@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum_io_session::backend::single::SingleBackend;
 use axum_io_session::backend::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
+    LeaseToken, Loaded, NewId, NodeFigures, NodeInfo, Target,
 };
 use axum_io_session::session::{Generation, Record};
 use axum_io_session::store::{LiveStore, SessionStore};
@@ -26,16 +26,28 @@ pub struct Faulty {
     inner: Arc<dyn Backend>,
     fault: &'static str,
     echo: broadcast::Sender<BackendEvent>,
+    /// For faults of two steps.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Faulty {
-    pub fn make(fault: &'static str, config: BackendConfig) -> Arc<dyn Backend> {
+    pub fn make(fault: &'static str, mut config: BackendConfig) -> Arc<dyn Backend> {
+        match fault {
+            "has no overlap" => config.renew_overlap = Duration::ZERO,
+            "has one life for all" => config.lifetime.open_max_age = None,
+            _ => {}
+        }
         let capacity = config.event_capacity;
         let inner = single(LiveStore::new(), config);
         let (echo, _) = broadcast::channel(capacity);
         let (mut source, target) = (inner.subscribe(), echo.clone());
         tokio::spawn(async move {
-            while let Ok(event) = source.recv().await {
+            while let Ok(mut event) = source.recv().await {
+                match fault {
+                    "tells no seal" => event.sealed = false,
+                    "tells no successor" => event.successor = None,
+                    _ => {}
+                }
                 let ends = event.destroy_reason().is_some();
                 if fault == "tells late" {
                     tokio::time::sleep(LATE).await;
@@ -50,7 +62,16 @@ impl Faulty {
                 }
             }
         });
-        Arc::new(Self { inner, fault, echo })
+        Arc::new(Self { inner, fault, echo, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The client's session, as it is.
+    async fn current(&self, client: &ClientId) -> Result<Option<Record>> {
+        let Some(id) = self.inner.session_of(client).await? else { return Ok(None) };
+        Ok(match self.inner.load(&[id], Some(client)).await? {
+            Loaded::Found(record) => Some(record),
+            _ => None,
+        })
     }
 }
 
@@ -59,31 +80,73 @@ impl Backend for Faulty {
     fn node(&self) -> &NodeId {
         self.inner.node()
     }
-    async fn load(&self, session: &SessionId, hint: Option<&ClientId>) -> Result<Loaded> {
-        self.inner.load(session, hint).await
+    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
+        let sessions = match self.fault {
+            "loads only the first id" => &sessions[..sessions.len().min(1)],
+            _ => sessions,
+        };
+        Ok(match self.inner.load(sessions, hint).await? {
+            Loaded::Missing { .. } if self.fault == "forgets earlier ids" => {
+                Loaded::Missing { superseded: false }
+            }
+            Loaded::Missing { .. } if self.fault == "remembers all ids" => {
+                Loaded::Missing { superseded: true }
+            }
+            loaded => loaded,
+        })
     }
     async fn create(&self, mut create: Create) -> Result<Created> {
-        if self.fault == "joins anything" {
-            create.since = Duration::from_secs(3600);
+        match self.fault {
+            "joins anything" => create.join = Duration::from_secs(3600),
+            "joins nothing" => create.join = Duration::ZERO,
+            "creates open sessions only" => create.sealed = false,
+            "begins with no age" => create.age = Duration::ZERO,
+            _ => {}
         }
-        self.inner.create(create).await
+        let client = create.client;
+        match (self.inner.create(create.clone()).await?, self.fault) {
+            (Created::Occupied, "replaces live sessions") => {
+                self.inner.destroy(Target::Client(client)).await?;
+                self.inner.create(create).await
+            }
+            (Created::Occupied, "joins sealed sessions") if !create.join.is_zero() => {
+                let existing = self.current(&client).await?;
+                Ok(existing
+                    .filter(|existing| existing.sealed && !create.sealed)
+                    .map_or(Created::Occupied, Created::Exists))
+            }
+            (created, _) => Ok(created),
+        }
     }
     async fn commit(&self, mut commit: Commit) -> Result<Committed> {
         match self.fault {
             "ignores versions" => commit.version = None,
             "ignores leases" => commit.lease = None,
             "keeps leases" => commit.release = false,
-            "never rotates" => commit.rotate = false,
+            "gives no new ids" => commit.new_id = None,
+            "never seals" if commit.new_id == Some(NewId::Seal) => {
+                let now = self.inner.session_of(&commit.client).await?;
+                commit.new_id = now.map(|from| NewId::Renew { from });
+            }
+            "renews for a late renewal" if matches!(commit.new_id, Some(NewId::Renew { .. })) => {
+                let _turn = self.turn.lock().await;
+                let now = self.inner.session_of(&commit.client).await?;
+                commit.new_id = now.map(|from| NewId::Renew { from });
+                return self.inner.commit(commit).await;
+            }
+            "keeps the generation" if commit.new_id == Some(NewId::Seal) => {
+                let generation = commit.generation;
+                return Ok(match self.inner.commit(commit).await? {
+                    Committed::Done(record) => Committed::Done(Record { generation, ..record }),
+                    other => other,
+                });
+            }
             "forgets max ages" => commit.max_age = Default::default(),
             "revives" => {
                 let done = self.inner.commit(commit.clone()).await?;
                 if done == Committed::Ended {
-                    let create = Create {
-                        client: commit.client,
-                        data: commit.data,
-                        max_age: commit.max_age,
-                        since: Duration::ZERO,
-                    };
+                    let mut create = Create::new(commit.client, commit.data);
+                    create.max_age = commit.max_age;
                     if let Created::New(record) = self.inner.create(create).await? {
                         return Ok(Committed::Done(record));
                     }

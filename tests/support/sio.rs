@@ -141,18 +141,26 @@ impl Client {
 
     /// Emits and waits for the acknowledgement.
     pub async fn call(&mut self, event: &str, payload: Value) -> Value {
+        let answer = self.try_call(event, payload).await;
+        answer.unwrap_or_else(|| panic!("disconnected before {event} was acknowledged"))
+    }
+
+    /// Emits and waits for the acknowledgement, or until the server disconnects the socket.
+    pub async fn try_call(&mut self, event: &str, payload: Value) -> Option<Value> {
         let id = self.next_ack;
         self.next_ack += 1;
         let text = format!("42{}{id}{}", self.prefix(), json!([event, payload]));
-        self.send(text).await;
-        loop {
+        if !self.disconnected {
+            self.send(text).await;
+        }
+        while !self.disconnected {
             if let Some((answered, value)) = self.take().await
                 && answered == id
             {
-                return value;
+                return Some(value);
             }
-            assert!(!self.disconnected, "disconnected before {event} was acknowledged");
         }
+        None
     }
 
     /// The next message from the server.
@@ -177,6 +185,12 @@ impl Client {
         while !self.disconnected {
             self.take().await;
         }
+    }
+
+    /// Messages up to the end: the server disconnects the socket.
+    pub async fn last_events(&mut self) -> Vec<(String, Value)> {
+        self.until_disconnected().await;
+        self.events.drain(..).collect()
     }
 
     pub async fn close(mut self) {
