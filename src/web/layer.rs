@@ -14,6 +14,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::answer::Answer;
 use super::body::SessionBody;
 use super::cookies::{CookieKit, Incoming};
 use super::proxy;
@@ -113,7 +114,7 @@ where
             let response = state.ends().scope(inner.call(request)).await?;
             let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
             let response = response.map(|body| SessionBody::new(body, engine));
-            Ok(state.finish(&shared.kit, response, SessionBody::empty).await)
+            Ok(Answer { request: &state }.finish(&shared.kit, response, SessionBody::empty).await)
         })
     }
 }

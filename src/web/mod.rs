@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod answer;
 mod body;
 mod caching;
 mod cookies;

@@ -54,6 +54,8 @@ struct State {
     cookie: CookieAction,
     /// When the record was written whose cookie is to be sent.
     written: Option<Instant>,
+    /// A write came after the session had ended elsewhere: other answers have newer cookies.
+    late: bool,
     committed: bool,
 }
 
@@ -89,7 +91,14 @@ impl Session {
         unavailable: bool,
     ) -> Self {
         let cookie_action = CookieAction::Keep;
-        let state = State { client, unit, cookie: cookie_action, written: None, committed: false };
+        let state = State {
+            client,
+            unit,
+            cookie: cookie_action,
+            written: None,
+            late: false,
+            committed: false,
+        };
         Self {
             inner: Arc::new(Inner {
                 bridge,
@@ -345,8 +354,8 @@ impl Session {
             let state = self.open()?;
             (state.client, state.unit.clone())
         };
-        let (result, unit, outcome) =
-            self.inner.bridge.update_unit(client, &snapshot, change).await?;
+        let updated = self.inner.bridge.update_unit(client, &snapshot, change).await;
+        let (result, unit, outcome) = self.judged(updated)?;
         self.settle(&snapshot, unit, outcome);
         Ok(result)
     }
@@ -358,12 +367,16 @@ impl Session {
             return Ok(());
         }
         self.lock().committed = true;
-        let committed = self.write(may_renew).await;
-        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::SessionEnded) {
-            // The id that an earlier write gave it is dead as well: another answer has the new one.
-            self.lock().cookie = CookieAction::Keep;
-        }
-        committed
+        self.write(may_renew).await
+    }
+
+    /// Notes a write that came too late.
+    fn judged<T>(&self, written: Result<T>) -> Result<T> {
+        written.inspect_err(|error| {
+            if error.kind() == ErrorKind::SessionEnded {
+                self.lock().late = true;
+            }
+        })
     }
 
     async fn write(&self, may_renew: bool) -> Result<()> {
@@ -374,7 +387,8 @@ impl Session {
         };
         let cookie = self.inner.cookie.and_then(|cookie| cookie.left());
         let bridge = &self.inner.bridge;
-        let outcome = bridge.commit_unit(client, &snapshot, cookie, may_renew).await?;
+        let outcome = bridge.commit_unit(client, &snapshot, cookie, may_renew).await;
+        let outcome = self.judged(outcome)?;
         self.settle(&snapshot, snapshot.clone(), outcome);
         Ok(())
     }
@@ -387,6 +401,7 @@ impl Session {
             Outcome::Unchanged => written,
             Outcome::Stored { record, own } => {
                 state.client = record.client_id;
+                state.late = false;
                 if own {
                     state.cookie = CookieAction::Set(Box::new(record.clone()));
                     state.written = Some(Instant::now());
@@ -420,6 +435,12 @@ impl Session {
 
     pub(super) fn cookie_action(&self) -> CookieAction {
         self.lock().cookie.clone()
+    }
+
+    /// Whether the request's last write came after the session had ended elsewhere: the ids that
+    /// it knows are dead, and other answers have newer ones.
+    pub(super) fn is_late(&self) -> bool {
+        self.lock().late
     }
 
     /// How long ago the record was written whose cookie is to be sent.

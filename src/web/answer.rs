@@ -1,0 +1,214 @@
+//! The answer to a request: the commit, and what it does about cookies and caches.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::caching;
+use super::cookies::CookieKit;
+use super::reject;
+use super::session::{CookieAction, Session};
+use super::state::{RequestState, Send, is_away};
+use crate::backend::Loaded;
+use crate::bridge::{ClientCookie, Secure};
+use crate::error::Result;
+use crate::session::{ClientId, MaxAge, Record};
+
+/// What a response does about the session cookie.
+enum Plan {
+    /// Sends it.
+    Set(Box<Record>),
+    /// Clears it, for this request ended the session.
+    Clear,
+    /// Leaves it as it is.
+    Keep,
+    /// Leaves it, and the client cookie, for the browser may have newer ones.
+    Nothing,
+}
+
+/// How long an id that this request wrote counts as current without a look.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// The answer to a request.
+pub(super) struct Answer<'a> {
+    pub(super) request: &'a RequestState,
+}
+
+impl Answer<'_> {
+    /// Commits, and puts the cookies on the response; or makes it the answer of a failed commit.
+    pub(super) async fn finish<B>(
+        &self,
+        kit: &CookieKit,
+        mut response: Response<B>,
+        empty: impl FnOnce() -> B,
+    ) -> Response<B> {
+        let retry_after = self.request.bridge.options().retry_after;
+        reject::settle_retry_after(&mut response, retry_after);
+        let shareable = caching::is_shareable(response.headers());
+        if let Err(error) = self.commit(!shareable).await {
+            if is_away(&error) {
+                self.request.bridge.counters().errors.add(1);
+            }
+            let status = reject::status_of(error.kind());
+            response = Response::new(empty());
+            *response.status_mut() = status;
+            if status.is_client_error() {
+                self.request.bridge.counters().client_errors.add(1);
+                tracing::debug!(%error, %status, "a session was not saved");
+            } else {
+                tracing::warn!(%error, "a session was not saved; the response is an error instead");
+            }
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                reject::set_retry_after(response.headers_mut(), retry_after);
+            }
+        }
+        let plan = self.plan(shareable).await;
+        self.set_cookies(kit, response.headers_mut(), &plan);
+        response
+    }
+
+    /// `may_renew`: what a shared cache may keep brings no cookie, and so renews nothing.
+    async fn commit(&self, may_renew: bool) -> Result<()> {
+        if let Some(session) = self.request.session.get() {
+            return self.request.ends().scope(session.commit(may_renew)).await;
+        }
+        let lifetime = &self.request.bridge.options().lifetime;
+        let renews = may_renew && (lifetime.rolling || lifetime.renew);
+        // One that could not be loaded a moment ago would only make the answer later still.
+        let refused = self.request.refused.load(Ordering::Relaxed);
+        if !renews || refused || self.request.engine_io || self.request.presented.is_empty() {
+            return Ok(());
+        }
+        // The handler had no use for the session: it is not worth failing for.
+        let renewed = match self.request.session.get_or_try_init(|| self.request.load()).await {
+            Ok(session) => session.commit(true).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "a session was not renewed");
+        }
+        Ok(())
+    }
+
+    /// What the response does about the session cookie.
+    async fn plan(&self, shareable: bool) -> Plan {
+        let session = self.request.session.get();
+        if session.is_some_and(Session::is_late) {
+            return Plan::Nothing;
+        }
+        match session.map_or(CookieAction::Keep, Session::cookie_action) {
+            CookieAction::Set(record) => {
+                let ago = session.map_or(Duration::ZERO, Session::written_ago);
+                match self.is_current(&record, ago < FRESH).await {
+                    true => Plan::Set(record),
+                    false => Plan::Nothing,
+                }
+            }
+            CookieAction::Clear => Plan::Clear,
+            // Ended by its id, and loaded by no extractor.
+            CookieAction::Keep if self.request.ends().own().is_some() => Plan::Clear,
+            // A shared cache hands what it keeps to others.
+            CookieAction::Keep if shareable => Plan::Keep,
+            CookieAction::Keep => {
+                let again =
+                    session.and_then(|session| session.to_send_again(self.is_stale(session)));
+                match again {
+                    Some(record) if self.is_current(&record, false).await => Plan::Set(record),
+                    // Another answer has its new id, or has cleared the cookie.
+                    Some(_) => Plan::Nothing,
+                    None => Plan::Keep,
+                }
+            }
+        }
+    }
+
+    /// Whether the session still has this id: an answer that took its time must not bring a dead
+    /// one back. One that was written a moment ago (`fresh`) is only looked for on this node.
+    async fn is_current(&self, record: &Record, fresh: bool) -> bool {
+        let backend = self.request.bridge.backend();
+        if let Some(known) = backend.known_session(&record.client_id) {
+            return known.session_id == record.session_id;
+        }
+        if backend.is_local() {
+            return false;
+        }
+        if fresh {
+            return true;
+        }
+        let ids = [record.session_id];
+        match backend.load(&ids, Some(&record.client_id)).await {
+            Ok(Loaded::Found(now)) => now.session_id == record.session_id,
+            Ok(Loaded::Missing { .. }) => false,
+            // An outage takes no cookie away.
+            Err(_) => true,
+        }
+    }
+
+    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: &Plan) {
+        let secure = match self.request.bridge.options().secure {
+            Secure::Yes => true,
+            Secure::No => false,
+            Secure::Auto => self.request.https,
+        };
+        let silent = caching::is_silent(headers);
+        let late = matches!(plan, Plan::Nothing);
+        match plan {
+            Plan::Set(record) => {
+                let age = (record.max_age != MaxAge::Browser).then_some(record.remaining);
+                kit.set_session(headers, &record.session_id, age, secure);
+            }
+            Plan::Clear if !self.request.presented.is_empty() => kit.clear_session(headers, secure),
+            Plan::Clear | Plan::Keep | Plan::Nothing => {}
+        }
+        if matches!(plan, Plan::Set(_) | Plan::Clear) {
+            caching::make_private_no_store(headers);
+        }
+        let shareable = caching::is_shareable(headers);
+        if !shareable
+            && !late
+            && let Some(id) = self.client_to_send(plan)
+        {
+            kit.set_client(headers, &id, self.request.bridge.options().client_max_age, secure);
+            caching::make_private(headers);
+        }
+        if self.request.session.get().is_some() && silent {
+            caching::make_private(headers);
+            caching::vary_by_cookie(headers);
+        }
+    }
+
+    /// Whether the cookie that opened the session is signed by a key that is about to go.
+    fn is_stale(&self, session: &Session) -> bool {
+        let Some(opened) = session.opened_by() else { return false };
+        self.request.incoming.sessions.iter().any(|cookie| cookie.value == opened && cookie.stale)
+    }
+
+    /// The client id that the response sends, if it sends one.
+    fn client_to_send(&self, plan: &Plan) -> Option<ClientId> {
+        let before = *self.request.client();
+        let Some(session) = self.request.session.get() else {
+            if self.request.ends().own() == Some(true) {
+                // As after any logout of a sealed session.
+                return Some(ClientId::generate());
+            }
+            return self.sends(before.send, plan).then_some(before.id);
+        };
+        let now = session.client_id();
+        // The commit may have made a session that belongs to another client.
+        (now != before.id || self.sends(before.send, plan)).then_some(now)
+    }
+
+    fn sends(&self, send: Send, plan: &Plan) -> bool {
+        let wanted = self.request.session.get().is_some()
+            || self.request.asked_for_client.load(Ordering::Relaxed)
+            // Engine.IO has to know who a handshake comes from.
+            || self.request.engine().is_some();
+        match (send, self.request.bridge.options().client_cookie) {
+            (Send::Never, _) => matches!(plan, Plan::Set(_)),
+            (_, ClientCookie::Always) => true,
+            (_, ClientCookie::WithSession) => wanted,
+            (send, ClientCookie::WhenNew) => send == Send::Must,
+        }
+    }
+}
