@@ -81,7 +81,7 @@ async fn create(node: &Node, age: Duration) -> (ClientId, Instant) {
     let mut data = SessionData::new();
     data.insert("name", "somebody").unwrap();
     let max_age = MaxAge::After(age);
-    let create = Create { client, data, max_age, since: Duration::ZERO };
+    let create = Create { max_age, ..Create::new(client, data) };
     match node.create(create).await.unwrap() {
         Created::New(record) => (client, Instant::now() + record.remaining),
         other => panic!("{other:?}"),

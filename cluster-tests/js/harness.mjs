@@ -126,6 +126,9 @@ export class Browser {
   }
 }
 
+/** The id in a session cookie: a signature, the id, and perhaps a dot and the cookie's own end. */
+export const idIn = (cookie) => cookie.split(".")[0].slice(-43);
+
 export const TRANSPORTS = {
   websocket: ["websocket"],
   polling: ["polling"],
@@ -154,6 +157,7 @@ export class Tab {
       socket.once("connect", resolve);
       socket.once("connect_error", reject);
     });
+    this.left = new Promise((resolve) => { socket.once("disconnect", resolve); });
     socket.onAny((name, payload) => this.messages.push({ name, ...payload }));
   }
 
@@ -186,6 +190,13 @@ export class Tab {
   message(name, since = 0, matches = () => true) {
     const find = () => this.messages.slice(since).find((m) => m.name === name && matches(m));
     return until(`message ${name}`, find);
+  }
+
+  /** Waits until its node has disconnected it, and returns the messages that came before that. */
+  async disconnected(since = 0) {
+    const why = await inTime(this.left, "a socket is disconnected by its node");
+    assert.equal(why, "io server disconnect");
+    return this.messages.slice(since);
   }
 
   /** Messages since the mark, after whatever is on its way has come. */

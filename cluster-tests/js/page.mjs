@@ -1,7 +1,7 @@
 // The page in a real browser: two tabs of one profile, and a second profile.
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
-import { assert, check, run } from "./harness.mjs";
+import { assert, Browser, check, run } from "./harness.mjs";
 
 const executablePath = process.env.CHROMIUM_PATH;
 
@@ -65,6 +65,97 @@ check("tabs of one profile agree, another profile has its own session", async ({
     await two.click("#logout-socket");
     await shows(one, "#session", "none");
     assert.deepEqual(problems, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+check("tabs go through login, sealing, a new id and logout, and their sockets come back by themselves", async ({ urls }) => {
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  const problems = [];
+  try {
+    const context = await browser.newContext();
+    const one = await open(context, urls[0], problems);
+    const two = await open(context, urls.at(-1), problems);
+    const tabs = [one, two];
+    let count = 0;
+    // Each tab's own socket sees the session, and both hear of it.
+    const bothWork = async () => {
+      for (const page of tabs) {
+        await shows(page, "#state", /^connected by/);
+        await page.click("#inc-socket");
+        count += 1;
+        for (const each of tabs) await shows(each, "#count", String(count));
+      }
+    };
+    const changed = async (button) => {
+      const before = await text(one, "#session");
+      await one.click(button);
+      for (const page of tabs) {
+        await page.waitForFunction((old) => document.querySelector("#session").textContent !== old, before);
+      }
+    };
+    await one.click("#inc-http");
+    count = 1;
+    for (const page of tabs) await shows(page, "#count", "1");
+    await bothWork();
+    for (const button of ["#login", "#rotate"]) {
+      await changed(button);
+      for (const page of tabs) await shows(page, "#events", /session:destroy.*sealed/);
+      await bothWork();
+    }
+    await changed("#renew");
+    await bothWork();
+    await shows(two, "#data", /"user":"you"/);
+
+    const client = await text(one, "#client");
+    await one.click("#logout");
+    for (const page of tabs) {
+      await shows(page, "#session", "none");
+      await page.waitForFunction((old) => document.querySelector("#client").textContent !== old, client);
+    }
+    await one.click("#inc-http");
+    count = 1;
+    for (const page of tabs) await shows(page, "#count", "1");
+    await bothWork();
+    assert.deepEqual(problems, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+check("who planted a client cookie sees nothing of the victim's login, and the victim's page does", async ({ urls }) => {
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  try {
+    const attacker = new Browser(urls.at(-1));
+    const { clientId } = (await attacker.get()).json;
+    const spy = await attacker.open();
+    const context = await browser.newContext();
+    await context.addCookies([{ name: "app.sid.cid", value: attacker.jar.get("app.sid.cid"), url: urls[0] }]);
+    const page = await context.newPage();
+    await page.goto(urls[0]);
+    const seen = await page.evaluate(async () => {
+      const ask = async (method, path, body) => (await fetch(path, { method, body })).json();
+      const { clientId } = await ask("GET", "session");
+      const socket = window.io({ forceNew: true });
+      const connected = () => new Promise((done) => { socket.once("connect", done); });
+      await connected();
+      const login = await ask("POST", "login", JSON.stringify({ user: "ann" }));
+      const again = connected();
+      socket.disconnect().connect();
+      await again;
+      const answer = await socket.timeout(5000).emitWithAck("session:inc");
+      return { clientId, login, answer };
+    });
+    assert.equal(seen.clientId, clientId, "the planted cookie was taken");
+    assert.deepEqual(seen.login.session, { user: "ann" });
+    assert.deepEqual([seen.answer.sessionId, seen.answer.session], [seen.login.sessionId, { user: "ann", n: 1 }]);
+    for (const event of ["session:get", "session:inc", "session:destroy"]) {
+      assert.equal(await spy.refused(event), "missing-session");
+    }
+    assert.deepEqual(await spy.settled(), []);
+    const late = await attacker.open();
+    assert.equal(await late.refused("session:get"), "missing-session");
   } finally {
     await browser.close();
   }

@@ -1,4 +1,4 @@
-// Sessions on sockets, by the transport that TRANSPORT names.
+// Sessions on sockets that stay connected, by the transport that TRANSPORT names.
 import { assert, check, pause, run, TRANSPORTS, until } from "./harness.mjs";
 
 const transport = process.env.TRANSPORT ?? "websocket";
@@ -49,17 +49,19 @@ check("a logout over HTTP tells the open socket, which stays connected", async (
   assert.equal((await tab.ok("session:inc")).session.n, 8);
 });
 
-check("a new id keeps the socket working", async ({ seeded }) => {
-  const b = await seeded();
-  const tab = await b.open();
-  const since = tab.mark();
-  const { sessionId } = (await b.post("/session/regenerate")).json;
-  const told = await tab.message("session:set", since, (m) => m.sessionId === sessionId);
-  assert.deepEqual([told.isNew, told.isInit], [false, true]);
-  const answer = await tab.ok("session:inc");
-  assert.deepEqual([answer.sessionId, answer.session], [sessionId, { n: 2 }]);
-  assert.ok(!(await tab.settled(since)).some((m) => m.name === "session:destroy"));
-});
+for (const [name, path] of [["a sealed session", "/session/regenerate"], ["a new id", "/session/renew"]]) {
+  check(`${name} keeps the socket working`, async ({ seeded }) => {
+    const b = await seeded();
+    const tab = await b.open();
+    const since = tab.mark();
+    const { sessionId } = (await b.post(path)).json;
+    const told = await tab.message("session:set", since, (m) => m.sessionId === sessionId);
+    assert.deepEqual([told.isNew, told.isInit], [false, true]);
+    const answer = await tab.ok("session:inc");
+    assert.deepEqual([answer.sessionId, answer.session], [sessionId, { n: 2 }]);
+    assert.ok(!(await tab.settled(since)).some((m) => m.name === "session:destroy"));
+  });
+}
 
 check("200 increments of 8 sockets and HTTP end at exactly 200", async ({ seeded }) => {
   const b = await seeded({ n: 0 });
@@ -141,20 +143,25 @@ check("a session ended during a handler stays ended", async ({ seeded }) => {
   assert.equal(await other.refused("session:get"), "missing-session");
 });
 
-check("a new id during a handler loses nothing", async ({ seeded }) => {
-  const b = await seeded();
-  const [slow, other] = [await b.open(), await b.open()];
-  const answer = slow.call("session:slow", 2_000);
-  await until("it holds the session", async () => {
-    const quick = await Promise.race([other.ok("session:get").then(() => true), pause(100).then(() => false)]);
-    return !quick;
+for (const [what, path, n] of [
+  ["a new id during a handler loses nothing", "/session/renew", 2],
+  ["nothing that a handler began before a session was sealed lands in it", "/session/regenerate", 1],
+]) {
+  check(what, async ({ seeded }) => {
+    const b = await seeded();
+    const [slow, other] = [await b.open(), await b.open()];
+    const answer = slow.call("session:slow", 2_000);
+    await until("it holds the session", async () => {
+      const quick = await Promise.race([other.ok("session:get").then(() => true), pause(100).then(() => false)]);
+      return !quick;
+    });
+    const { sessionId } = (await b.post(path)).json;
+    assert.equal((await answer).ok, n === 2);
+    const after = (await b.get()).json;
+    assert.deepEqual([after.sessionId, after.session], [sessionId, { n }]);
+    assert.deepEqual((await other.ok("session:inc")).session, { n: n + 1 });
   });
-  const { sessionId } = (await b.post("/session/regenerate")).json;
-  assert.equal((await answer).ok, true);
-  const after = (await b.get()).json;
-  assert.deepEqual([after.sessionId, after.session], [sessionId, { n: 2 }]);
-  assert.deepEqual((await other.ok("session:inc")).session, { n: 3 });
-});
+}
 
 check("different sessions do not wait for each other", async ({ seeded }) => {
   const [a, b] = [await (await seeded()).open(), await (await seeded()).open()];

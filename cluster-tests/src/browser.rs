@@ -107,6 +107,17 @@ impl Browser {
         self.jar.lock().unwrap().get(name).cloned()
     }
 
+    /// The session's id in the cookie of this name: after a signature, and before a dot and the
+    /// cookie's own end.
+    ///
+    /// # Panics
+    /// If the cookie is no session cookie.
+    pub fn session_in(&self, name: &str) -> Option<String> {
+        let cookie = self.cookie(name)?;
+        let signed = cookie.split('.').next().unwrap_or_default();
+        Some(signed[signed.len() - 43..].to_owned())
+    }
+
     /// Takes a cookie from elsewhere.
     ///
     /// # Panics

@@ -9,6 +9,12 @@ use crate::redis::Redis;
 /// The prefix of a cluster's keys.
 pub const PREFIX: &str = "t";
 
+/// The signing key of a cluster's nodes.
+pub const KEY: &str = "a-key-of-tests-that-is-long-enough";
+
+/// Flags with which sockets stay connected when their session is sealed or ends.
+pub const STAY: [&str; 4] = ["--on-destroy", "notify", "--on-rotate", "follow"];
+
 /// Nodes with one signing key over one Redis, named `n0`, `n1` and so on, with probes.
 #[derive(Debug)]
 pub struct Cluster {
@@ -39,9 +45,8 @@ impl Cluster {
     pub fn start_with(redis_urls: &[String], flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let start = |(at, url): (usize, &String)| {
             let name = format!("n{at}");
-            let fixed = [
-                "--redis", url, "--node", &name, "--prefix", PREFIX, "--probes", "--keys", "a-key",
-            ];
+            let fixed =
+                ["--redis", url, "--node", &name, "--prefix", PREFIX, "--probes", "--keys", KEY];
             Node::start_with(&[&fixed, flags].concat(), variables)
         };
         Self { nodes: redis_urls.iter().enumerate().map(start).collect() }

@@ -26,7 +26,7 @@ mod wait;
 
 pub use browser::{Answer, Browser};
 pub use certificates::Certificates;
-pub use cluster::{Cluster, PREFIX};
+pub use cluster::{Cluster, KEY, PREFIX, STAY};
 pub use history::{assert_same, assert_sound, by_session};
 pub use journal::{Journal, Told};
 pub use js::{chromium, run_js, run_js_with};

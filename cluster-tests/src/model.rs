@@ -15,8 +15,10 @@ pub enum Act {
     Set(Map<String, Value>),
     /// Sets some keys.
     Merge(Map<String, Value>),
-    /// Takes a new id.
+    /// Seals.
     Rotate,
+    /// Takes a new id in the same session.
+    Renew,
     /// Ends the session.
     Destroy,
 }
@@ -37,18 +39,29 @@ pub enum Outcome {
 pub struct Model {
     client: String,
     session: Option<(String, Map<String, Value>)>,
+    sealed: bool,
     told: Vec<Told>,
 }
 
 impl Model {
     /// A client without a session.
     pub fn new(client: &str) -> Self {
-        Self { client: client.to_owned(), session: None, told: Vec::new() }
+        Self { client: client.to_owned(), session: None, sealed: false, told: Vec::new() }
     }
 
     /// The client's id.
     pub fn client(&self) -> &str {
         &self.client
+    }
+
+    /// Whether it has a sealed session.
+    pub fn is_sealed(&self) -> bool {
+        self.session.is_some() && self.sealed
+    }
+
+    /// The browser has another client id from now on.
+    pub fn moves_to(&mut self, client: &str) {
+        client.clone_into(&mut self.client);
     }
 
     /// All that has to have been told, in order.
@@ -76,19 +89,18 @@ impl Model {
             }
             Act::Set(all) => next = all.clone(),
             Act::Merge(some) => next.extend(some.clone()),
-            Act::Rotate => {
+            Act::Rotate | Act::Renew => {
+                if *act == Act::Rotate {
+                    self.end(&session, "sealed", node);
+                    self.sealed = true;
+                }
                 let id = id.unwrap_or_default().to_owned();
                 self.set(&id, Some(session), false, true, node);
                 self.session = Some((id, data.clone()));
                 return Outcome::Data(data.into());
             }
             Act::Destroy => {
-                self.told.push(Told::Destroy {
-                    client: self.client.clone(),
-                    session,
-                    reason: "destroyed".into(),
-                    node: node.into(),
-                });
+                self.end(&session, "destroyed", node);
                 return Outcome::Ended;
             }
         }
@@ -109,7 +121,7 @@ impl Model {
         let data = match act {
             Act::Increment => Map::from_iter([("n".to_owned(), json!(1))]),
             Act::Set(data) | Act::Merge(data) => data.clone(),
-            Act::Get | Act::Rotate | Act::Destroy => Map::new(),
+            Act::Get | Act::Rotate | Act::Renew | Act::Destroy => Map::new(),
         };
         // Without data there is nothing to store.
         if data.is_empty() || !creates {
@@ -118,7 +130,17 @@ impl Model {
         let id = id.unwrap_or_default().to_owned();
         self.set(&id, None, true, true, node);
         self.session = Some((id, data.clone()));
+        self.sealed = false;
         Outcome::Data(data.into())
+    }
+
+    fn end(&mut self, session: &str, reason: &str, node: &str) {
+        self.told.push(Told::Destroy {
+            client: self.client.clone(),
+            session: session.to_owned(),
+            reason: reason.to_owned(),
+            node: node.to_owned(),
+        });
     }
 
     fn set(

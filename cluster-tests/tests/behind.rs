@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Cluster, PREFIX, Redis, Sockets};
+use cluster_tests::{Cluster, PREFIX, Redis, STAY, Sockets};
 
 /// Longer than a busy machine needs for what it is sent, and shorter than until an audit.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -31,7 +31,7 @@ fn a_node_that_lost_announcements_tells_its_sockets_what_they_said() {
     let redis = Redis::start();
     // Redis keeps all of it for a node that does not read.
     redis.cli(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"]);
-    let cluster = Cluster::start(&redis, 2, &["--audit", "10m"]);
+    let cluster = Cluster::start(&redis, 2, &[&STAY[..], &["--audit", "10m"]].concat());
     let sockets = Sockets::start();
     let people: Vec<_> = (0..16)
         .map(|_| {

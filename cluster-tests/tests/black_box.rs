@@ -1,7 +1,7 @@
 //! The example node from outside, by the real socket.io-client.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
-use cluster_tests::{Node, run_js, run_js_with};
+use cluster_tests::{KEY, Node, STAY, run_js, run_js_with};
 
 /// A store that survives restarts, in a folder that goes with the test.
 fn file_store(folder: &tempfile::TempDir) -> String {
@@ -9,13 +9,13 @@ fn file_store(folder: &tempfile::TempDir) -> String {
 }
 
 fn checks(program: &str, flags: &[&str]) {
-    let node = Node::start(&[&["--probes"], flags].concat());
+    let node = Node::start(&[&["--probes"], &STAY[..], flags].concat());
     run_js(program, &[node.url()]);
     node.stop();
 }
 
 fn sockets_by(transport: &str) {
-    let node = Node::start(&["--probes"]);
+    let node = Node::start(&[&["--probes"], &STAY[..]].concat());
     run_js_with("sockets.mjs", &[node.url()], &[("TRANSPORT", transport)]);
     node.stop();
 }
@@ -78,7 +78,7 @@ fn a_session_survives_the_death_of_its_node() {
     let store = file_store(&folder);
     let kept = folder.path().join("cookies.json");
     let kept = kept.to_str().unwrap();
-    let flags = ["--store", &store, "--keys", "a-key-that-stays"];
+    let flags = ["--store", &store, "--keys", KEY];
     let mut node = Node::start(&flags);
     run_js("restart.mjs", &[node.url(), "before", kept]);
     node.kill();

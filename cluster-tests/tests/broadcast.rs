@@ -41,18 +41,19 @@ fn what_is_said_on_one_node_reaches_the_sockets_of_all_under_the_session_s_name(
     let redis = Redis::start();
     let chat = Chat::start(&redis, 2);
     let (ann, bob) = (chat.browser(), chat.browser());
-    // The first answer brings the client cookie, with which a socket hears of later sessions.
     ann.get("/");
     bob.get("/");
     let sockets = Sockets::start();
-    let ann_there = sockets.open(&ann, &chat.urls[0]);
+    let early = sockets.open(&ann, &chat.urls[0]);
     let bob_there = sockets.open(&bob, &chat.urls[1]);
-    assert_eq!(ann_there.call("say", &[json!("too early")]), "log in first");
+    assert_eq!(early.call("say", &[json!("too early")]), "log in first");
     // The login goes to the node that does not hold the socket.
-    assert_eq!(ann.at(&chat.urls[1]).try_post("/login/ann", &Value::Null).unwrap().status, 200);
-    until("the socket has the session", LIMIT, || {
-        (ann_there.call("say", &[json!("hello")]) == "sent").then_some(())
-    });
+    let ann = ann.at(&chat.urls[1]);
+    assert_eq!(ann.post("/login/ann").status, 200);
+    // A socket has the login whose cookie its handshake carried.
+    assert_eq!(early.call("say", &[json!("too early")]), "log in first");
+    let ann_there = sockets.open(&ann, &chat.urls[0]);
+    assert_eq!(ann_there.call("say", &[json!("hello")]), "sent");
     for socket in [&ann_there, &bob_there] {
         let said = json!({ "from": "ann", "text": "hello", "node": chat.name(0) });
         until("the message arrives", LIMIT, || (!heard(socket, "hello").is_empty()).then_some(()));
@@ -78,13 +79,16 @@ fn after_a_restart_of_redis_messages_reach_all_nodes_again() {
     let ann = chat.browser();
     assert_eq!(ann.post("/login/ann").status, 200);
     let sockets = Sockets::start();
-    let open: Vec<_> = chat.urls.iter().map(|url| sockets.open(&ann, url)).collect();
+    // Of nobody in particular: sockets of a session end with it.
+    let guest = chat.browser();
+    let open: Vec<_> = chat.urls.iter().map(|url| sockets.open(&guest, url)).collect();
+    let of_ann = sockets.open(&ann, &chat.urls[0]);
     redis.stop();
-    let refused = open[0].call("say", &[json!("lost")]);
+    let refused = of_ann.call("say", &[json!("lost")]);
     assert_eq!(refused, "try again later", "within the limit of a call");
     redis.start_again();
 
-    // The sessions went with the data of this Redis; the sockets stayed.
+    // The sessions went with the data of this Redis; sockets without one stayed.
     let ann = chat.browser();
     until("a login works again", LIMIT, || {
         (ann.try_post("/login/ann", &Value::Null).ok()?.status == 200).then_some(())

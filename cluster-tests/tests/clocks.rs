@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use cluster_tests::{Node, PREFIX, Redis, run_js};
+use cluster_tests::{KEY, Node, PREFIX, Redis, STAY, run_js};
 
 /// The library that gives a process another time of day.
 fn faketime() -> String {
@@ -25,7 +25,7 @@ fn nodes(redis: &Redis, flags: &[&str]) -> Vec<Node> {
         let url = redis.url();
         let name = format!("n{}", offset.trim_start_matches(['+', '-']));
         let fixed =
-            ["--redis", &url, "--prefix", PREFIX, "--probes", "--keys", "a-key", "--node", &name];
+            ["--redis", &url, "--prefix", PREFIX, "--probes", "--keys", KEY, "--node", &name];
         let variables = [
             ("LD_PRELOAD", library.as_str()),
             ("FAKETIME", offset),
@@ -33,7 +33,7 @@ fn nodes(redis: &Redis, flags: &[&str]) -> Vec<Node> {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
             ("DONT_FAKE_MONOTONIC", "1"),
         ];
-        Node::start_with(&[&fixed, flags].concat(), &variables)
+        Node::start_with(&[&fixed[..], &STAY, flags].concat(), &variables)
     };
     ["+1h", "-2h", "+0"].map(start).into()
 }

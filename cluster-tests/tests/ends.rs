@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cluster_tests::{
-    Browser, Cluster, Journal, PREFIX, Redis, RedisOptions, Socket, Sockets, until,
+    Browser, Cluster, Journal, PREFIX, Redis, RedisOptions, STAY, Socket, Sockets, until,
 };
 use serde_json::{Value, json};
 
@@ -22,7 +22,12 @@ struct Watched {
 }
 
 impl Watched {
+    /// The sockets stay connected: what is told twice is seen.
     fn start(options: &RedisOptions, flags: &[&str]) -> Self {
+        Self::with(options, &[&STAY[..], flags].concat())
+    }
+
+    fn with(options: &RedisOptions, flags: &[&str]) -> Self {
         let redis = options.start();
         let cluster = Cluster::start(&redis, 3, flags);
         let journals = cluster.nodes().iter().map(Journal::follow).collect();
@@ -93,6 +98,38 @@ fn the_end_of_its_time_is_told_as_expired() {
 }
 
 #[test]
+fn however_a_session_ends_its_sockets_are_told_and_then_disconnected() {
+    type End<'a> = &'a dyn Fn(&Watched);
+    let log_out = |watched: &Watched| drop(watched.browser.post("/logout").ok());
+    let by_id = |watched: &Watched| {
+        let path = format!("/probe/destroy/{}", watched.session);
+        drop(Browser::new(&[watched.cluster[1].url()]).post(&path).ok());
+    };
+    let by_socket = |watched: &Watched| drop(watched.sockets[2].ok("session:destroy"));
+    let delete = |watched: &Watched| drop(watched.redis.cli(&["DEL", &watched.record()]));
+    let ends: [(&str, &str, End<'_>); 5] = [
+        ("destroyed", "1h", &log_out),
+        ("destroyed", "1h", &by_id),
+        ("destroyed", "1h", &by_socket),
+        ("external", "1h", &delete),
+        ("expired", "2s", &|_| ()),
+    ];
+    for (reason, max_age, end) in ends {
+        let watched = Watched::with(&RedisOptions::new(), &["--max-age", max_age]);
+        end(&watched);
+        for socket in &watched.sockets {
+            let told = socket.message("session:destroy", LIMIT);
+            assert_eq!([&told["sessionId"], &told["reason"]], [&watched.session, reason]);
+        }
+        for socket in &watched.sockets {
+            until("it is disconnected", LIMIT, || (!socket.connected()).then_some(()));
+            let ends = socket.messages().into_iter().filter(|m| m.name == "session:destroy");
+            assert_eq!(ends.count(), 1, "told once");
+        }
+    }
+}
+
+#[test]
 fn a_session_without_any_socket_is_told_as_expired_too() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &["--max-age", "2s"]);
@@ -107,20 +144,27 @@ fn a_session_without_any_socket_is_told_as_expired_too() {
 }
 
 #[test]
-fn a_new_session_without_the_old_ones_cookie_is_told_as_a_replacement() {
+fn a_new_session_without_the_old_ones_cookie_is_another_clients_and_ends_nothing() {
     let watched = Watched::start(&RedisOptions::new(), &[]);
     let elsewhere = watched.browser.at(watched.cluster[1].url());
+    let cookie = elsewhere.cookie("app.sid.cid").unwrap();
     // A young session is joined: two first requests need not be sent in the same moment.
-    until("the session is old enough to be replaced", LIMIT, || {
+    let apart = until("the session is too old to be joined", LIMIT, || {
         elsewhere.forget("app.sid");
         let answer = elsewhere.post("/session/inc").ok();
-        (answer.session_id() != Some(&watched.session)).then_some(())
+        (answer.session_id() != Some(&watched.session)).then_some(answer)
     });
+    assert_ne!(apart.json["clientId"], json!(watched.client));
+    assert_ne!(elsewhere.cookie("app.sid.cid").unwrap(), cookie);
+    assert_eq!(apart.session(), &json!({ "n": 1 }), "nothing of the other session is in it");
+    let id = apart.session_id().unwrap();
     for journal in &watched.journals {
-        assert_eq!(journal.end_of(&watched.session, LIMIT), "replaced");
+        until("the new session is told", LIMIT, || (!journal.of(id).is_empty()).then_some(()));
+        assert!(journal.of(&watched.session).iter().all(|event| event.reason().is_none()));
     }
     for socket in &watched.sockets {
-        assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "replaced");
+        assert_eq!(socket.ok("session:get")["sessionId"], watched.session);
+        assert!(socket.messages().iter().all(|message| message.payload["sessionId"] != id));
     }
 }
 

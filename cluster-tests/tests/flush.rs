@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Cluster, Journal, Redis, Socket, Sockets};
+use cluster_tests::{Cluster, Journal, Redis, STAY, Socket, Sockets};
 use serde_json::{Value, json};
 
 /// Longer than the time between two audits.
@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn vanish_by(command: &[&str]) {
     let redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     let sockets = Sockets::start();
     let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
     let browser = cluster.browser();

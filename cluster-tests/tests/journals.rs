@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cluster_tests::{
-    Act, Browser, Cluster, Journal, Model, Node, Outcome, PREFIX, Random, Redis, Socket, Sockets,
-    Told, assert_same, assert_sound, by_session, until,
+    Act, Browser, Cluster, Journal, KEY, Model, Node, Outcome, PREFIX, Random, Redis, STAY, Socket,
+    Sockets, Told, assert_same, assert_sound, by_session, until,
 };
 use serde_json::{Map, Value, json};
 
@@ -18,9 +18,14 @@ struct Actor {
     /// The same profile at each node.
     browser: Browser,
     urls: Vec<String>,
+    relay: Sockets,
     socket: Socket,
     socket_node: usize,
+    /// The sockets of client ids that the browser had before.
+    earlier: Vec<Socket>,
     model: Model,
+    /// All client ids that the browser had.
+    clients: Vec<String>,
     random: Random,
 }
 
@@ -28,10 +33,26 @@ impl Actor {
     fn act(&mut self) {
         let act = self.choose();
         // A socket has no event for the other acts.
-        let by_socket = !matches!(act, Act::Merge(_) | Act::Rotate) && self.random.below(3) == 0;
+        let by_http_only = matches!(act, Act::Merge(_) | Act::Rotate | Act::Renew);
+        let by_socket = !by_http_only && self.random.below(3) == 0;
+        let sealed = self.model.is_sealed();
         let (got, node, id) = if by_socket { self.by_socket(&act) } else { self.by_http(&act) };
         let expected = self.model.after(&act, &node, id.as_deref(), !by_socket);
         assert_eq!(got, expected, "{act:?} at {node}, by socket: {by_socket}");
+        if act == Act::Destroy && sealed && !by_socket {
+            self.begins_as_another();
+        }
+    }
+
+    /// The logout of a sealed session gave the browser another client id: the page connects again.
+    fn begins_as_another(&mut self) {
+        let answer = self.browser.get("/session").ok();
+        let client = answer.json["clientId"].as_str().unwrap();
+        assert!(!self.clients.iter().any(|before| before == client), "a new client id");
+        self.model.moves_to(client);
+        self.clients.push(client.to_owned());
+        let socket = self.relay.open(&self.browser, &self.urls[self.socket_node]);
+        self.earlier.push(std::mem::replace(&mut self.socket, socket));
     }
 
     fn choose(&mut self) -> Act {
@@ -45,7 +66,8 @@ impl Actor {
             15..50 => Act::Increment,
             50..65 => Act::Set(data),
             65..80 => Act::Merge(data),
-            80..90 => Act::Rotate,
+            80..85 => Act::Rotate,
+            85..90 => Act::Renew,
             _ => Act::Destroy,
         }
     }
@@ -59,6 +81,7 @@ impl Actor {
             Act::Set(data) => browser.post_json("/session/set", &data.clone().into()),
             Act::Merge(data) => browser.post_json("/session/merge", &data.clone().into()),
             Act::Rotate => browser.post("/session/regenerate"),
+            Act::Renew => browser.post("/session/renew"),
             Act::Destroy => browser.post("/logout"),
         };
         let answer = answer.ok();
@@ -94,9 +117,10 @@ impl Actor {
         (outcome, format!("n{}", self.socket_node), id)
     }
 
-    /// The socket's messages, as events.
+    /// The sockets' messages, as events.
     fn heard(&self) -> Vec<Value> {
-        let messages = self.socket.messages().into_iter();
+        let sockets = self.earlier.iter().chain([&self.socket]);
+        let messages = sockets.flat_map(Socket::messages);
         messages.map(|message| json!([message.name, message.payload])).collect()
     }
 
@@ -110,19 +134,22 @@ impl Actor {
             }]),
             other => panic!("{other:?}"),
         };
-        self.model.told().iter().map(message).collect()
+        // Sockets that follow into a sealed session are not told the end of what it was before.
+        let told = self.model.told().iter().filter(|event| event.reason() != Some("sealed"));
+        told.map(message).collect()
     }
 }
 
-fn of_client(told: &[Told], client: &str) -> Vec<Told> {
-    told.iter().filter(|event| event.client() == Some(client)).cloned().collect()
+fn of_clients(told: &[Told], clients: &[String]) -> Vec<Told> {
+    let one_of_them = |client: &str| clients.iter().any(|one| one == client);
+    told.iter().filter(|event| event.client().is_some_and(one_of_them)).cloned().collect()
 }
 
 #[test]
 fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
     let mut random = Random::seeded();
     let redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
     let sockets = Sockets::start();
     let mut actors: Vec<Actor> = (0..CLIENTS)
@@ -131,8 +158,17 @@ fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
             let client = browser.get("/session").ok().json["clientId"].as_str().unwrap().to_owned();
             let socket = sockets.open(&browser, cluster[at % 3].url());
             let urls = cluster.urls().into_iter().map(str::to_owned).collect();
-            let (model, random) = (Model::new(&client), random.part());
-            Actor { browser, urls, socket, socket_node: at % 3, model, random }
+            Actor {
+                browser,
+                urls,
+                relay: sockets.clone(),
+                socket,
+                socket_node: at % 3,
+                earlier: Vec::new(),
+                model: Model::new(&client),
+                clients: vec![client],
+                random: random.part(),
+            }
         })
         .collect();
     std::thread::scope(|scope| {
@@ -161,9 +197,9 @@ fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
     for (at, told) in told.iter().enumerate() {
         assert_sound(told);
         for actor in &actors {
-            let client = actor.model.client();
-            let (is, has_to_be) = (of_client(told, client), by_session(actor.model.told()));
-            assert_eq!(by_session(&is), has_to_be, "what n{at} told of {client}");
+            let is = by_session(&of_clients(told, &actor.clients));
+            let has_to_be = by_session(actor.model.told());
+            assert_eq!(is, has_to_be, "what n{at} told of {:?}", actor.clients);
         }
     }
     for actor in &actors {
@@ -235,7 +271,7 @@ fn not_heard(database: &str, prefix: &str) {
     let cluster = Cluster::start(&redis, 2, &[]);
     let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
     let url = format!("{}/{database}", redis.url());
-    let flags = ["--redis", &url, "--prefix", prefix, "--keys", "a-key", "--max-age", "1s"];
+    let flags = ["--redis", &url, "--prefix", prefix, "--keys", KEY, "--max-age", "1s"];
     let stranger = Node::start(&flags);
     let browser = Browser::new(&[stranger.url()]);
     for path in ["/session/inc", "/session/inc", "/logout", "/session/inc"] {

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Browser, Cluster, PREFIX, Redis, Sockets, until};
+use cluster_tests::{Browser, Cluster, PREFIX, Redis, STAY, Sockets, until};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a session's end can still be named, and as much again for a slow machine.
 const GRACE: Duration = Duration::from_secs(120);
+/// How long an id that a session had before is known for one, in milliseconds.
+const EARLIER: i64 = 5 * 60 * 1000;
 
 fn all_keys(redis: &Redis) -> Vec<String> {
     redis.scan(&format!("{PREFIX}:*"))
@@ -55,9 +57,9 @@ fn every_key_has_a_time_to_live() {
 #[test]
 fn nothing_is_left_a_while_after_the_last_session_ended() {
     let redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     let sockets = Sockets::start();
-    let mut names = Vec::new();
+    let (mut names, mut earlier) = (Vec::new(), Vec::new());
     for at in 0..30 {
         let browser = cluster.browser();
         let first = browser.post("/session/inc").ok();
@@ -66,6 +68,7 @@ fn nothing_is_left_a_while_after_the_last_session_ended() {
         let second = browser.post("/session/regenerate").ok();
         names.push(first.json["clientId"].as_str().unwrap().to_owned());
         names.extend([&first, &second].map(|answer| answer.session_id().unwrap().to_owned()));
+        earlier.push(format!("{PREFIX}:sid:{}", first.session_id().unwrap()));
         match at % 3 {
             0 => drop(browser.post("/logout").ok()),
             1 => assert_eq!(socket.ok("session:destroy")["ok"], true),
@@ -75,6 +78,12 @@ fn nothing_is_left_a_while_after_the_last_session_ended() {
                 assert_eq!(redis.cli(&["DEL", &key]), "1");
             }
         }
+    }
+    // By these a late cookie is told apart from an unknown one, for some minutes.
+    for pointer in &earlier {
+        let left: i64 = redis.cli(&["PTTL", pointer]).trim().parse().unwrap();
+        assert!(left > 0 && left <= EARLIER, "{pointer} stays for {left} ms");
+        redis.cli(&["DEL", pointer]);
     }
     until("no key names a client or a session", GRACE, || {
         let keys = all_keys(&redis);
@@ -111,13 +120,17 @@ fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
     let (browser, names) = somebody(&cluster);
     let sockets = Sockets::start();
     let socket = sockets.open(&browser, cluster[1].url());
-    // The first write makes what later ones find.
-    for url in cluster.urls() {
-        browser.at(url).post("/session/inc").ok();
-    }
     socket.ok("session:inc");
+    // The first write makes what later ones find.
+    let mut newest = browser;
     for url in cluster.urls() {
-        let browser = browser.at(url);
+        newest = newest.at(url);
+        newest.post("/session/inc").ok();
+    }
+    for url in cluster.urls() {
+        // A cookie that the session outlives is sent again, which takes another look.
+        newest = newest.at(url);
+        let browser = &newest;
         let read = sent(&redis, &names, || drop(browser.get("/session").ok()));
         assert_eq!(read.len(), 1, "a read: {read:#?}");
         let merge = || drop(browser.post_json("/session/merge", &json!({ "u": url })).ok());

@@ -1,18 +1,18 @@
 //! Three nodes over one Redis pass what one node passes, each request and each socket at another
 //! node.
 
-use cluster_tests::{Cluster, Redis, run_js, run_js_with};
+use cluster_tests::{Cluster, Redis, STAY, run_js, run_js_with};
 
 fn checks(program: &str, flags: &[&str]) {
     let redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, flags);
+    let cluster = Cluster::start(&redis, 3, &[&STAY[..], flags].concat());
     run_js(program, &cluster.urls());
     cluster.stop();
 }
 
 fn sockets_by(transport: &str) {
     let redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     run_js_with("sockets.mjs", &cluster.urls(), &[("TRANSPORT", transport)]);
     cluster.stop();
 }

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_tests::{Browser, Cluster, Node, PREFIX, Redis, Sockets, chromium, run_js_with, until};
+use cluster_tests::{
+    Browser, Cluster, KEY, Node, PREFIX, Redis, Sockets, chromium, run_js_with, until,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -23,7 +25,7 @@ fn listed(browser: &Browser) -> Option<Vec<String>> {
 }
 
 fn start(redis: &Redis, name: &str) -> Node {
-    Node::start(&["--redis", &redis.url(), "--prefix", PREFIX, "--keys", "a-key", "--node", name])
+    Node::start(&["--redis", &redis.url(), "--prefix", PREFIX, "--keys", KEY, "--node", name])
 }
 
 #[test]

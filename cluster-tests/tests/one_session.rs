@@ -86,20 +86,20 @@ fn twenty_first_posts_of_one_client_make_one_session_that_is_told_as_one() {
                 scope.spawn(move || {
                     let body = json!({ format!("k{at}"): at });
                     let answer = tab.post_json("/session/merge", &body).ok();
-                    (answer, tab.cookie("app.sid").unwrap())
+                    (answer, tab.session_in("app.sid").unwrap(), tab)
                 })
             };
             let tabs: Vec<_> = (0..20).map(post).collect();
             tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
         });
-        let cookies: BTreeSet<_> = answers.iter().map(|(_, cookie)| cookie.clone()).collect();
-        assert_eq!(cookies.len(), 1, "one session cookie");
+        let ids: BTreeSet<_> = answers.iter().map(|(_, id, _)| id.clone()).collect();
+        assert_eq!(ids.len(), 1, "one session");
         let with_session = browser.clone();
         assert_eq!(with_session.get("/session").ok().session_id(), None, "it has no cookie yet");
         let tab = cluster.browser();
-        let last = answers.last().unwrap();
-        assert!(last.0.set_cookies.iter().any(|line| line.starts_with("app.sid=")));
-        tab.adopt("app.sid", &last.1);
+        let (last, _, with_cookie) = answers.last().unwrap();
+        assert!(last.set_cookies.iter().any(|line| line.starts_with("app.sid=")));
+        tab.adopt("app.sid", &with_cookie.cookie("app.sid").unwrap());
         let session = tab.get("/session").ok();
         let keys = session.session().as_object().unwrap();
         assert_eq!(keys.len(), 20, "round {round}: {keys:?}");

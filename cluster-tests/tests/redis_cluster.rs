@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cluster_tests::{Cluster, Node, Redis, RedisCluster, Sockets, run_js, until};
+use cluster_tests::{Cluster, Node, Redis, RedisCluster, STAY, Sockets, run_js, until};
 use support::person::{FOUND, HEALS, Person, is_copied};
 
 /// People until each of the first three servers has the session of one.
@@ -31,9 +31,11 @@ fn the_contract_is_kept_in_a_cluster() {
 #[test]
 fn three_nodes_share_sessions_in_a_cluster_and_hear_of_keys_on_every_primary() {
     let redis = RedisCluster::start();
-    let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
+    let cluster = Cluster::start_at(&vec![redis.url(); 3], &STAY);
     run_js("http.mjs", &cluster.urls());
     run_js("events.mjs", &cluster.urls());
+    cluster.stop();
+    let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
     listens_once(&redis, &[0, 1, 2]);
     // Connections are lost, servers are not: all at once, and those to one server.
     let lose = |server: &Redis| server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);

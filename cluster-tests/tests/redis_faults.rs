@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use cluster_tests::{
-    Browser, Cluster, Journal, PREFIX, Proxy, Redis, RedisOptions, Socket, Sockets, Told, until,
+    Browser, Cluster, Journal, PREFIX, Proxy, Redis, RedisOptions, STAY, Socket, Sockets, Told,
+    until,
 };
 use serde_json::{Value, json};
 
@@ -111,7 +112,7 @@ fn reasons(socket: &Socket) -> Vec<Value> {
 #[test]
 fn a_restart_that_loses_all_data_ends_the_sessions_and_the_nodes_go_on() {
     let mut redis = Redis::start();
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     let sockets = Sockets::start();
     let (browser, opened) = with_sockets(&cluster, &sockets);
     redis.restart();

@@ -28,7 +28,7 @@ async fn backend(redis: &Redis) -> RedisBackend {
 fn creation(client: ClientId, max_age: Duration) -> Create {
     let mut data = SessionData::new();
     data.insert("name", "somebody").unwrap();
-    Create { client, data, max_age: MaxAge::After(max_age), since: Duration::ZERO }
+    Create { max_age: MaxAge::After(max_age), ..Create::new(client, data) }
 }
 
 fn key(client: ClientId, part: &str) -> String {
@@ -116,7 +116,7 @@ async fn the_list_of_ends_outlives_a_session_that_was_renewed() {
         max_age: MaxAge::Default,
         lease: None,
         release: false,
-        rotate: false,
+        new_id: None,
     };
     backend.commit(commit).await.unwrap();
     let list = format!("{PREFIX}:{{sweep}}:due");

@@ -11,8 +11,8 @@ use axum_io_session::ErrorKind;
 use axum_io_session::backend::BackendConfig;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig, fred};
 use cluster_tests::{
-    Certificates, Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, Sentinels,
-    Sockets, run_js, until,
+    Certificates, Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, STAY,
+    Sentinels, Sockets, run_js, until,
 };
 use fred::rustls::crypto::ring;
 use fred::rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -60,7 +60,7 @@ fn three_nodes_share_sessions_over_tls_with_an_authority_given_by_a_variable() {
     let (redis, address) = server(&certificates);
     let authority = certificates.authority().display().to_string();
     let urls = vec![format!("rediss://{address}"); 3];
-    let cluster = Cluster::start_with(&urls, &[], &[("SSL_CERT_FILE", &authority)]);
+    let cluster = Cluster::start_with(&urls, &STAY, &[("SSL_CERT_FILE", &authority)]);
     run_js("events.mjs", &cluster.urls());
     assert_eq!(plain_connections(&redis), 1, "only the test itself may come without TLS");
     cluster.stop();
@@ -69,7 +69,7 @@ fn three_nodes_share_sessions_over_tls_with_an_authority_given_by_a_variable() {
 /// Three nodes that trust this authority share sessions at this URL.
 fn sessions_are_shared(url: String, certificates: &Certificates) -> Cluster {
     let authority = certificates.authority().display().to_string();
-    let cluster = Cluster::start_with(&vec![url; 3], &[], &[("SSL_CERT_FILE", &authority)]);
+    let cluster = Cluster::start_with(&vec![url; 3], &STAY, &[("SSL_CERT_FILE", &authority)]);
     run_js("events.mjs", &cluster.urls());
     cluster
 }

@@ -3,14 +3,14 @@
 
 mod support;
 
-use cluster_tests::{Cluster, LOCAL_SERVER, Redis, RedisOptions, fetched_server, run_js};
+use cluster_tests::{Cluster, LOCAL_SERVER, Redis, RedisOptions, STAY, fetched_server, run_js};
 
 /// The contract of the backend, then three nodes with the real client.
 fn works_with(program: &str, version: &str) {
     let redis = RedisOptions::new().program(program).start();
     assert!(is_version(&redis, version), "{}", redis.cli(&["INFO", "server"]));
     support::keeps_the_contract(&redis.url());
-    let cluster = Cluster::start(&redis, 3, &[]);
+    let cluster = Cluster::start(&redis, 3, &STAY);
     run_js("http.mjs", &cluster.urls());
     run_js("events.mjs", &cluster.urls());
     cluster.stop();

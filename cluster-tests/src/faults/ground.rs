@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, PREFIX};
+use crate::cluster::{Cluster, PREFIX, STAY};
 use crate::journal::{Journal, Told};
 use crate::proxy::Proxy;
 use crate::redis::{Redis, RedisCluster, RedisOptions, Sentinels};
@@ -75,7 +75,8 @@ impl Ground {
             Place::Sentinels(redis) => vec![redis.url(); NODES],
             Place::Slots(redis) => vec![redis.url(); NODES],
         };
-        let cluster = Cluster::start_at(&urls, flags);
+        // A socket that is disconnected as soon as it was told could be told twice unseen.
+        let cluster = Cluster::start_at(&urls, &[&STAY[..], flags].concat());
         let journals = cluster.nodes().iter().map(Journal::follow).collect();
         Self { place, cluster, proxies, journals, past: Vec::new(), away: None, heir: None }
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 pub(crate) mod person;
+pub(crate) mod races;
 pub(crate) mod replicas;
 
 use std::sync::Arc;
