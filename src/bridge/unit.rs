@@ -102,6 +102,15 @@ impl Unit {
         self.max_age.or(loaded).unwrap_or_default()
     }
 
+    /// Whether the request wants anything of the session but to read it.
+    fn asks(&self) -> bool {
+        self.destroy
+            || self.save
+            || self.new_id.is_some()
+            || self.max_age.is_some()
+            || !self.data.is_empty()
+    }
+
     fn seals(&self) -> bool {
         self.new_id == Some(WantsId::Seal)
     }
@@ -178,7 +187,9 @@ impl SessionBridge {
         unit: &Unit,
         lease: Option<&Held<'_>>,
     ) -> Result<Outcome> {
-        if unit.superseded && !unit.seals() && (unit.destroy || !unit.data.is_empty()) {
+        // Whoever asks something of a session that lives on under another id is told so; only a
+        // login with data of its own can go its own way.
+        if unit.superseded && unit.asks() && (!unit.seals() || unit.data.is_empty()) {
             return Err(Error::ended());
         }
         if unit.data.is_empty() {

@@ -98,6 +98,16 @@ impl Answer<'_> {
             return Plan::Nothing;
         }
         match session.map_or(CookieAction::Keep, Session::cookie_action) {
+            // Not needed: and if another request gives the session a new id now, this answer may come
+            // after that one's.
+            CookieAction::Set(record)
+                if !self.request.bridge.options().lifetime.rolling
+                    && session.is_some_and(|session| {
+                        session.has_cookie_of(&record) && !self.is_stale(session)
+                    }) =>
+            {
+                Plan::Keep
+            }
             CookieAction::Set(record) => {
                 let ago = session.map_or(Duration::ZERO, Session::written_ago);
                 match self.is_current(&record, ago < FRESH).await {

@@ -455,17 +455,27 @@ impl Session {
         let state = self.lock();
         let base = state.unit.base.as_ref()?;
         let cookie = self.inner.cookie.filter(|cookie| cookie.id == base.session_id)?;
-        let outlived = match (cookie.left(), base.max_age == MaxAge::Browser) {
-            (Some(left), false) => left + COOKIE_SLACK < base.remaining,
-            (None, true) => false,
-            _ => true,
-        };
-        (stale || outlived).then(|| Box::new(base.clone()))
+        (stale || is_outlived(cookie, base)).then(|| Box::new(base.clone()))
+    }
+
+    /// Whether the request's own cookie is as good as one for this record.
+    pub(super) fn has_cookie_of(&self, record: &Record) -> bool {
+        let own = self.inner.cookie.filter(|cookie| cookie.id == record.session_id);
+        own.is_some_and(|cookie| !is_outlived(cookie, record))
     }
 
     /// The cookie that opened the session.
     pub(super) fn opened_by(&self) -> Option<SessionCookie> {
         self.inner.cookie
+    }
+}
+
+/// Whether the cookie ends before its session, or not as it does.
+fn is_outlived(cookie: SessionCookie, record: &Record) -> bool {
+    match (cookie.left(), record.max_age == MaxAge::Browser) {
+        (Some(left), false) => left + COOKIE_SLACK < record.remaining,
+        (None, true) => false,
+        _ => true,
     }
 }
 

@@ -125,7 +125,7 @@ async fn an_answer_that_sets_or_clears_the_session_cookie_is_kept_by_no_cache() 
     for text in SHARED.into_iter().chain(PRIVATE).chain([""]) {
         let app = answering(&bridge, text);
         let mut browser = Browser::new();
-        for uri in ["/writes", "/writes", "/ends"] {
+        for uri in ["/writes", "/ends"] {
             let answer = browser.post(&app, uri, "").await;
             assert!(answer.set_cookie("sid").is_some() && answer.set_cookie("sid.cid").is_some());
             let control = said(&answer, CACHE_CONTROL);

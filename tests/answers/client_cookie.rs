@@ -54,7 +54,7 @@ async fn when_new_sends_it_once() {
     let mut browser = begun(&app, "/merge", r#"{"a":1}"#).await;
     assert_eq!(senders(&app, &browser).await, [""; 0]);
     let written = browser.post(&app, "/merge", r#"{"b":1}"#).await;
-    assert!(written.set_cookie("sid").is_some() && written.set_cookie("sid.cid").is_none());
+    assert!(written.set_cookie("sid").is_none() && written.set_cookie("sid.cid").is_none());
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn with_a_window_of_zero_sessions_are_open_and_none_is_joined(place: Place
 
 async fn open_sessions_may_have_a_shorter_life_than_sealed_ones(place: Place) {
     let hour = Duration::from_secs(3600);
-    let world = place.world_of(|builder| builder.open_max_age(hour)).await;
+    let world = place.world_of(|builder| builder.open_max_age(hour).rolling(true)).await;
     let mut browser = Browser::new();
     let open = browser.post(&world.app, "/merge", r#"{"a":1}"#).await;
     assert_eq!(max_age(&open), 3600);

@@ -44,11 +44,12 @@ async fn of_parallel_rotations_each_answer_is_good(place: Place) {
         let answers = world.at_once(&browser, loaded, &rotations).await;
         let mut clients = Vec::new();
         for (n, answer) in answers.iter().enumerate() {
-            assert_eq!(answer.1.status, StatusCode::OK, "{}", answer.1.body);
             let Some(seen) = opened(&world, answer).await else {
                 assert!(!loaded && what == "rotate", "a late rotation without data has nothing");
+                assert_eq!(answer.1.status, StatusCode::CONFLICT);
                 continue;
             };
+            assert_eq!(answer.1.status, StatusCode::OK, "{}", answer.1.body);
             assert_eq!(seen["sealed"], true);
             if loaded {
                 assert_eq!(seen["data"]["a"], 1, "{seen}");
