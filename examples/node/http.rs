@@ -89,12 +89,8 @@ async fn merge(
     session: Session,
     body: Bytes,
 ) -> Result<Response> {
-    let data = match object(&body) {
-        Ok(data) => data,
-        Err(refusal) => return Ok(refusal.into_response()),
-    };
-    for (key, value) in data.as_map() {
-        session.insert(key.clone(), value)?;
+    if let Err(refusal) = insert_all(&session, &body)? {
+        return Ok(refusal.into_response());
     }
     // Committed after the handler: two of these at once keep each other's keys.
     Ok(answer(&bridge, &session).into_response())
@@ -120,12 +116,8 @@ async fn login(
     session: Session,
     body: Bytes,
 ) -> Result<Response> {
-    let data = match object(&body) {
-        Ok(data) => data,
-        Err(refusal) => return Ok(refusal.into_response()),
-    };
-    for (key, value) in data.as_map() {
-        session.insert(key.clone(), value)?;
+    if let Err(refusal) = insert_all(&session, &body)? {
+        return Ok(refusal.into_response());
     }
     session.rotate()?;
     // Saved here, so that the answer can name the new session.
@@ -149,7 +141,21 @@ pub(crate) fn answer(bridge: &SessionBridge, session: &Session) -> Json<Value> {
     }))
 }
 
-fn object(body: &[u8]) -> std::result::Result<SessionData, (StatusCode, String)> {
+/// Sets the keys of the body's object.
+fn insert_all(session: &Session, body: &[u8]) -> Result<std::result::Result<(), Refusal>> {
+    let data = match object(body) {
+        Ok(data) => data,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    for (key, value) in data.as_map() {
+        session.insert(key.clone(), value)?;
+    }
+    Ok(Ok(()))
+}
+
+type Refusal = (StatusCode, String);
+
+fn object(body: &[u8]) -> std::result::Result<SessionData, Refusal> {
     let refuse = |text: String| (StatusCode::BAD_REQUEST, text);
     let text = std::str::from_utf8(body).map_err(|error| refuse(error.to_string()))?;
     SessionData::from_json(text).map_err(|error| refuse(error.to_string()))
