@@ -188,3 +188,34 @@ async fn a_request_that_came_by_plain_http_is_no_reason_for_a_warning() {
     }
     assert_eq!(log.count("WARN"), 0, "{}", log.text());
 }
+
+#[tokio::test]
+async fn a_crowd_that_waits_for_one_session_fills_no_log() {
+    use axum::routing::post;
+    use axum_io_session::{Result, Session};
+
+    let bridge = SessionBridge::builder()
+        .keys([KEY])
+        .wait_limit(std::time::Duration::from_millis(20))
+        .build()
+        .await
+        .unwrap();
+    let inside = bridge.clone();
+    // Holds its own session while it asks for it once more, from another task.
+    let handler = async move |session: Session| -> Result<()> {
+        let id = session.id().expect("a session");
+        let held = inside.with_session(&id, async |_| {
+            let waiting = session.clone();
+            tokio::spawn(async move { waiting.update(|_| ()).await }).await.unwrap()
+        });
+        held.await?
+    };
+    let app = app(&bridge).route("/hold", post(handler).layer(bridge.layer()));
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    let (log, _guard) = Log::begin();
+    let answer = browser.post(&app, "/hold", "").await;
+    assert_eq!(answer.status, axum::http::StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((log.count("ERROR"), log.count("WARN")), (0, 0), "{}", log.text());
+    assert_eq!(log.count("waited too long"), 1);
+}

@@ -70,7 +70,12 @@ pub async fn attach<A: Adapter>(
     }
     let sink = Sink::new(io, &socket);
     let guard = attached(&handshake, sink.clone()).await.map_err(|error| {
-        tracing::error!(%error, "a socket was rejected: its session could not be looked up");
+        match error.kind() {
+            ErrorKind::SessionEnded => tracing::debug!(%error, "a socket was rejected"),
+            _ => {
+                tracing::error!(%error, "a socket was rejected: its session could not be looked up");
+            }
+        }
         AttachError(())
     })?;
     socket.extensions.insert(Attached { guard: Arc::new(guard), sink });

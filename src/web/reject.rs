@@ -50,8 +50,13 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status_of(self.kind());
-        if status.is_server_error() {
-            tracing::error!(error = ?self, "a request failed");
+        match self.kind() {
+            // A crowd of clients can cause these as it likes.
+            ErrorKind::Busy | ErrorKind::WaitTimeout => {
+                tracing::debug!(error = ?self, "a request waited too long for its session");
+            }
+            _ if status.is_server_error() => tracing::error!(error = ?self, "a request failed"),
+            _ => {}
         }
         let mut response = (status, self.to_string()).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
