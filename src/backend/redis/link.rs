@@ -1,6 +1,7 @@
 //! The connections that carry commands.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use fred::prelude::*;
@@ -41,6 +42,14 @@ fn is_moving(error: &fred::error::Error) -> bool {
     error.details() == "Too many redirections." || error.details().starts_with("TRYAGAIN")
 }
 
+/// Which of so many connections the keys with this key's hash tag take.
+fn lane_of(key: &str, lanes: usize) -> usize {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let mut hasher = DefaultHasher::new();
+    tag.map_or(key, |(tag, _)| tag).hash(&mut hasher);
+    usize::try_from(hasher.finish() % (lanes.max(1) as u64)).unwrap_or(0)
+}
+
 impl Link {
     /// Asks Redis. In a cluster, a question that was refused since its slot is being moved, or has
     /// been, is asked again for as long as an answer may take: it did nothing.
@@ -67,6 +76,18 @@ impl Link {
         }
     }
 
+    /// The connection for the scripts of a client. All of them take the same one, for connections
+    /// keep no order between them: the release of a lease whose caller went away would overtake its
+    /// acquire, and the lease would stay for as long as it lasts.
+    fn lane(&self, keys: &[String]) -> &Client {
+        let clients = self.pool.clients();
+        let lane = keys.first().and_then(|key| clients.get(lane_of(key, clients.len())));
+        match lane {
+            Some(lane) if lane.is_connected() => lane,
+            _ => self.pool.next(),
+        }
+    }
+
     /// Runs a script, and loads it if Redis does not know it: at first, after a restart, or after
     /// a flush of the script cache.
     pub(super) async fn run(
@@ -76,7 +97,7 @@ impl Link {
         arguments: Vec<Value>,
     ) -> Result<Reply> {
         let value = self
-            .ask(|client| {
+            .ask_at(self.lane(&keys), |client| {
                 let (keys, arguments) = (keys.clone(), arguments.clone());
                 async move {
                     let digest = script.digest.as_str();
@@ -182,5 +203,24 @@ impl Link {
         if let Some(now) = reply.now() {
             self.clock.observe(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn all_keys_of_a_client_take_one_connection_and_clients_take_all() {
+        let lanes: HashSet<usize> = (0..100)
+            .map(|client| {
+                let of = |part| lane_of(&format!("app:{{client{client}}}:{part}"), 4);
+                assert!([of("m"), of("l"), of("q")].iter().all(|lane| *lane == of("s")));
+                of("s")
+            })
+            .collect();
+        assert_eq!(lanes.len(), 4);
+        assert_eq!(lane_of("no tag", 1), 0);
     }
 }
