@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum_io_session::backend::redis::RedisConfig;
 use cluster_tests::{
-    Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, Sentinels, Sockets,
+    Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, STAY, Sentinels, Sockets,
     fetched_server, run_js, until,
 };
 use support::person::Person;
@@ -74,7 +74,10 @@ fn the_contract_is_kept_with_the_least_rights() {
     let used = redis.commandstats();
     let text = acl(PREFIX);
     let rights = nodes_user(&text).split(' ').filter_map(|word| word.strip_prefix('+'));
-    let unused: Vec<_> = rights.filter(|&right| !used.contains_key(right)).collect();
+    // Only an end that two ways find at the same moment asks and marks twice.
+    let by_chance = ["sismember", "append"];
+    let unused: Vec<_> =
+        rights.filter(|right| !used.contains_key(*right) && !by_chance.contains(right)).collect();
     // For databases, clusters, sentinels, notifications, and several nodes that would sweep, none
     // of which the suite had.
     let others = [
@@ -120,9 +123,7 @@ fn the_contract_is_kept_with_the_least_rights_on_the_oldest_redis() {
 #[test]
 fn three_nodes_work_with_the_least_rights_and_hear_of_foreign_deletions() {
     let (redis, url) = server(LOCAL_SERVER, &acl(PREFIX));
-    let cluster = Cluster::start_at(&vec![url; 3], &[]);
-    run_js("http.mjs", &cluster.urls());
-    run_js("events.mjs", &cluster.urls());
+    let cluster = Cluster::start_at(&vec![url.clone(); 3], &[]);
     Person::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
     for node in cluster.nodes() {
         let log = node.log();
@@ -130,6 +131,10 @@ fn three_nodes_work_with_the_least_rights_and_hear_of_foreign_deletions() {
         let warnings: Vec<_> = warnings.collect();
         assert!(warnings.len() == 1 && warnings[0].contains("Kg$xe"), "{warnings:?}");
     }
+    cluster.stop();
+    let cluster = Cluster::start_at(&vec![url; 3], &STAY);
+    run_js("http.mjs", &cluster.urls());
+    run_js("events.mjs", &cluster.urls());
     assert_nothing_else_refused(&redis, &["config|get"]);
     cluster.stop();
 }
@@ -154,7 +159,7 @@ fn with_rights_to_its_settings_the_nodes_switch_notifications_on_and_warn_of_not
 fn without_notifications_a_sessions_own_end_is_told_in_time() {
     let acl = acl(PREFIX).replace("notify-keyspace-events Kg$xe\n", "");
     let (redis, url) = server(LOCAL_SERVER, &acl);
-    let cluster = Cluster::start_at(&vec![url; 3], &["--max-age", "3s"]);
+    let cluster = Cluster::start_at(&vec![url; 3], &[&STAY[..], &["--max-age", "3s"]].concat());
     assert_eq!(redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]), "notify-keyspace-events\n");
     run_js("expiry.mjs", &cluster.urls());
     cluster.stop();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cluster_tests::{Browser, Connection, Node, Program, run_js, run_js_with, until};
+use cluster_tests::{Browser, Connection, KEY, Node, Program, run_js, run_js_with, until};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl Redis {
 
 fn nodes(redis: &Redis) -> Vec<Node> {
     let start = |name| {
-        Node::start(&["--redis", &redis.url, "--keys", "a-key", "--trust-proxy", "--node", name])
+        Node::start(&["--redis", &redis.url, "--keys", KEY, "--trust-proxy", "--node", name])
     };
     ["node1", "node2", "node3"].map(start).into()
 }
@@ -204,7 +204,7 @@ fn redis_conf_has_what_the_nodes_need_and_keeps_its_password() {
     let refused = stranger.call(&["GET", "x"]).unwrap().to_string();
     assert!(refused.starts_with("NOAUTH"), "{refused}");
     let flags = redis.says(&["CONFIG", "GET", "notify-keyspace-events"]);
-    let node = Node::start(&["--redis", &redis.url, "--keys", "a-key"]);
+    let node = Node::start(&["--redis", &redis.url, "--keys", KEY]);
     assert_eq!(redis.says(&["CONFIG", "GET", "notify-keyspace-events"]), flags, "nothing to add");
     let policy = redis.says(&["CONFIG", "GET", "maxmemory-policy"]);
     assert_eq!(policy, "maxmemory-policy\nnoeviction");
