@@ -32,4 +32,6 @@ async fn an_acquire_whose_caller_goes_away_leaves_no_lease_behind() {
         clients.iter().map(|client| format!("io-session:{{{}}}:l", client.as_str())).collect();
     let exist: Vec<&str> = ["EXISTS"].into_iter().chain(keys.iter().map(String::as_str)).collect();
     until("no lease is held", Duration::from_secs(20), || (redis.cli(&exist) == "0").then_some(()));
+    assert!(gone > 0, "every answer was faster");
+    node.shutdown().await;
 }
