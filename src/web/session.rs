@@ -14,8 +14,12 @@ use crate::bridge::{Outcome, SessionBridge, Unit, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionId};
 
-/// Cookies count whole seconds.
-const COOKIE_SLACK: Duration = Duration::from_secs(1);
+/// How much earlier than its session a cookie may end before it is sent again: a hundredth of the
+/// session's life, so that a session in use does not set a cookie with each write. Cookies count
+/// whole seconds, so at least one; at most a minute.
+fn cookie_slack(ttl: Duration) -> Duration {
+    (ttl / 100).clamp(Duration::from_secs(1), Duration::from_secs(60))
+}
 
 /// A request's session: an extractor.
 ///
@@ -473,7 +477,7 @@ impl Session {
 /// Whether the cookie ends before its session, or not as it does.
 fn is_outlived(cookie: SessionCookie, record: &Record) -> bool {
     match (cookie.left(), record.max_age == MaxAge::Browser) {
-        (Some(left), false) => left + COOKIE_SLACK < record.remaining,
+        (Some(left), false) => left + cookie_slack(record.ttl) < record.remaining,
         (None, true) => false,
         _ => true,
     }
