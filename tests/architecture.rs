@@ -125,7 +125,7 @@ fn concrete_backends_are_named_by_the_builder_only() {
     for path in found {
         let inside = path.strip_prefix(&root).unwrap().display().to_string();
         let source = fs::read_to_string(&path).unwrap();
-        if source.contains("SingleBackend") || source.contains("RedisBackend") {
+        if source.contains("LocalBackend") || source.contains("RedisBackend") {
             let may = inside == "bridge/builder.rs" || inside.starts_with("backend/");
             assert!(may, "{inside} names a concrete backend");
         }

@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] keeps records, the mapping between clients and sessions, leases, and tells of
 //! every change and end. Each operation that has to be atomic is one method, so that a backend
-//! can do it in one step wherever its data is. [`single`] makes a backend of any
+//! can do it in one step wherever its data is. [`local`] makes a backend of any
 //! [`SessionStore`](crate::store::SessionStore).
 //!
 //! Everything is keyed by *client*: a client has at most one session, its lease outlives a
@@ -10,12 +10,12 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod lease;
+mod lease_queue;
+pub mod local;
+mod on_drop;
 #[cfg(feature = "redis")]
 pub mod redis;
-pub mod single;
 mod types;
-mod undo;
 
 use std::time::Duration;
 

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::core::SessionBridge;
-use super::leased::Held;
+use super::handle::SessionBridge;
 use super::own_ends::{self, Ended};
-use super::unit::Unit;
+use super::unit_of_work::Unit;
+use super::with_session::Held;
 use crate::backend::{Loaded, Target};
 use crate::error::{Error, Result};
 use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::core::SessionBridge;
+use super::handle::SessionBridge;
 use super::options::{ClientCookie, OnConflict, Options, SameSite, Secure, SocketMessages};
 use super::outage::WhenUnavailable;
+use crate::backend::local::LocalBackend;
 #[cfg(feature = "redis")]
 use crate::backend::redis::{RedisBackend, RedisConfig};
-use crate::backend::single::SingleBackend;
 use crate::backend::{Backend, BackendConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::NodeId;
@@ -295,7 +295,7 @@ impl SessionBridgeBuilder {
     /// Where sessions are kept. Default: a [`LiveStore`].
     pub fn store(self, store: impl SessionStore) -> Self {
         self.backend(|config| async move {
-            Ok(Arc::new(SingleBackend::new(store, config)) as Arc<dyn Backend>)
+            Ok(Arc::new(LocalBackend::new(store, config)) as Arc<dyn Backend>)
         })
     }
 
@@ -371,7 +371,7 @@ impl SessionBridgeBuilder {
         };
         let backend = match self.connect {
             Some(connect) => connect(config).await?,
-            None => Arc::new(SingleBackend::new(LiveStore::new(), config)),
+            None => Arc::new(LocalBackend::new(LiveStore::new(), config)),
         };
         let auto_cleanup = options.auto_cleanup;
         if auto_cleanup && !backend.can_clean_up().await? {

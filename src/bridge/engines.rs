@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::{Inner, SessionBridge};
+use super::handle::{Inner, SessionBridge};
 use crate::session::ClientId;
 
 /// A connection that lives this long has a socket, although none was attached: Socket.IO ends

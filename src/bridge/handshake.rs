@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::core::SessionBridge;
 use super::engines::EngineConnection;
+use super::handle::SessionBridge;
 use crate::session::{ClientId, SessionId};
 
 /// What the session layer learned from a request's cookies: verified, but not yet looked up.

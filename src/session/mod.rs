@@ -3,13 +3,13 @@
 mod data;
 mod event;
 mod id;
+mod lifetime;
 mod node;
-mod policy;
 mod record;
 
 pub use data::{Changes, MAX_DEPTH, Map, SessionData};
 pub use event::{Cleanup, DestroyReason, Gap, SessionDestroy, SessionEvent, SessionSet};
 pub use id::{ClientId, InvalidId, SessionId, generate_uid};
+pub use lifetime::{Lifetime, MAX_AGE_RANGE, MaxAge};
 pub use node::NodeId;
-pub use policy::{Lifetime, MAX_AGE_RANGE, MaxAge};
 pub use record::{Generation, PreviousId, Record};

@@ -35,10 +35,10 @@
 mod attach;
 mod context;
 mod ext;
-mod layers;
+mod router;
 mod sink;
 
 pub use attach::{AttachError, attach};
 pub use context::SocketContext;
 pub use ext::{ClientSession, SocketSession};
-pub use layers::bridge_session;
+pub use router::bridge_session;

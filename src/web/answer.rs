@@ -7,9 +7,9 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::caching;
 use super::cookies::CookieKit;
-use super::reject;
+use super::rejection;
+use super::request::{RequestState, Send, is_away};
 use super::session::{CookieAction, Session};
-use super::state::{RequestState, Send, is_away};
 use crate::backend::Loaded;
 use crate::bridge::{ClientCookie, Secure};
 use crate::error::Result;
@@ -44,13 +44,13 @@ impl Answer<'_> {
         empty: impl FnOnce() -> B,
     ) -> Response<B> {
         let retry_after = self.request.bridge.options().retry_after;
-        reject::settle_retry_after(&mut response, retry_after);
+        rejection::settle_retry_after(&mut response, retry_after);
         let shareable = caching::is_shareable(response.headers());
         if let Err(error) = self.commit(!shareable).await {
             if is_away(&error) {
                 self.request.bridge.counters().errors.add(1);
             }
-            let status = reject::status_of(error.kind());
+            let status = rejection::status_of(error.kind());
             response = Response::new(empty());
             *response.status_mut() = status;
             if status.is_client_error() {
@@ -60,7 +60,7 @@ impl Answer<'_> {
                 tracing::warn!(%error, "a session was not saved; the response is an error instead");
             }
             if status == StatusCode::SERVICE_UNAVAILABLE {
-                reject::set_retry_after(response.headers_mut(), retry_after);
+                rejection::set_retry_after(response.headers_mut(), retry_after);
             }
         }
         let plan = self.plan(shareable).await;

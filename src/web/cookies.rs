@@ -8,7 +8,7 @@ use cookie::{Cookie, CookieBuilder};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
-use super::keys::KeyRing;
+use super::signing::KeyRing;
 use crate::bridge::{Anomaly, Options, SameSite};
 use crate::session::{ClientId, SessionId};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
+use super::request::RequestState;
 use super::session::Session;
-use super::state::RequestState;
 use crate::bridge::Handshake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, SessionId};

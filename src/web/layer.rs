@@ -18,8 +18,8 @@ use super::answer::Answer;
 use super::body::SessionBody;
 use super::cookies::{CookieKit, Incoming};
 use super::proxy;
-use super::reject;
-use super::state::RequestState;
+use super::rejection;
+use super::request::RequestState;
 use crate::bridge::{EngineRequest, RequestOrigin, Secure, SessionBridge};
 
 /// Gives each request its session. See [`SessionBridge::layer`].
@@ -173,7 +173,7 @@ fn refused<B>() -> Response<SessionBody<B>> {
 fn too_many<B>(bridge: &SessionBridge) -> Response<SessionBody<B>> {
     let mut response = Response::new(SessionBody::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    reject::set_retry_after(response.headers_mut(), bridge.options().retry_after);
+    rejection::set_retry_after(response.headers_mut(), bridge.options().retry_after);
     response
 }
 

@@ -29,13 +29,13 @@ mod body;
 mod caching;
 mod cookies;
 mod extract;
-mod keys;
 mod layer;
 mod list;
 mod proxy;
-mod reject;
+mod rejection;
+mod request;
 mod session;
-mod state;
+mod signing;
 
 pub use body::SessionBody;
 pub use layer::{SessionLayer, SessionService};

@@ -65,7 +65,8 @@ async fn a_session_prolonged_by_the_bridge_sends_its_cookie_with_the_next_answer
 }
 
 #[tokio::test]
-async fn a_cookie_of_a_short_session_is_sent_again_once_the_session_outlives_it_by_more_than_a_second() {
+async fn a_cookie_of_a_short_session_is_sent_again_once_the_session_outlives_it_by_more_than_a_second()
+ {
     let (bridge, app) = built(builder().max_age(Duration::from_secs(60))).await;
     let browser = begun(&app, "/merge", r#"{"n":1}"#).await;
     let id = id(&app, &browser).await;

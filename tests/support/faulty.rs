@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum_io_session::backend::single::SingleBackend;
+use axum_io_session::backend::local::LocalBackend;
 use axum_io_session::backend::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
     LeaseToken, Loaded, NewId, NodeFigures, NodeInfo, Target,
@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 const LATE: Duration = Duration::from_millis(500);
 
 pub fn single(store: impl SessionStore, config: BackendConfig) -> Arc<dyn Backend> {
-    Arc::new(SingleBackend::new(store, config))
+    Arc::new(LocalBackend::new(store, config))
 }
 
 /// A backend with one fault.

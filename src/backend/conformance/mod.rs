@@ -7,11 +7,11 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! use std::sync::Arc;
-//! use axum_io_session::backend::{Backend, conformance, single::SingleBackend};
+//! use axum_io_session::backend::{Backend, conformance, local::LocalBackend};
 //! use axum_io_session::store::LiveStore;
 //!
 //! conformance::check(async |config| {
-//!     Arc::new(SingleBackend::new(LiveStore::new(), config)) as Arc<dyn Backend>
+//!     Arc::new(LocalBackend::new(LiveStore::new(), config)) as Arc<dyn Backend>
 //! })
 //! .await;
 //! # }

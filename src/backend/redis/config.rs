@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fred::types::config::Config;
 
-use super::tls;
+use crate::backend::redis::connection::tls;
 use crate::error::{Error, Result};
 
 /// How to reach Redis, and under which names.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use fred::prelude::*;
 use tokio::sync::mpsc;
 
-use super::reply::Reply;
-use super::scripts::{self, failed};
-use super::shared::{GRACE, Shared, millis};
+use crate::backend::redis::context::{GRACE, Shared, millis};
+use crate::backend::redis::script::reply::Reply;
+use crate::backend::redis::script::{self, failed};
 use crate::error::Result;
 use crate::session::{ClientId, Record, SessionId};
 
@@ -151,7 +151,7 @@ impl Shared {
                 (millis(left).saturating_add(1)).into(),
             ]);
         }
-        self.link.run(&scripts::INDEX, vec![self.keys.due()], arguments).await.map(drop)
+        self.link.run(&script::INDEX, vec![self.keys.due()], arguments).await.map(drop)
     }
 
     pub(super) async fn unindex(&self, clients: &[ClientId]) -> Result<()> {

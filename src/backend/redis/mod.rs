@@ -4,33 +4,19 @@
 //! one script, which also announces it; every node hears every announcement, its own included. All
 //! keys of a client share a hash tag, so that a script stays in one slot of a cluster.
 
-mod announce;
-mod clock;
-mod cluster;
 mod config;
-mod connect;
-mod doubt;
-mod ended;
-mod ends;
-mod flags;
-mod hear;
+mod connection;
+mod context;
+mod expiry;
 mod hints;
 mod keys;
-mod leases;
-mod link;
-mod looks;
-mod nodes;
+mod lease;
+mod pubsub;
 mod reconcile;
-mod records;
-mod replicas;
-mod reply;
-mod scripts;
-mod sentinels;
-mod shared;
-mod subscribe;
-mod sweep;
-mod tls;
-mod watched;
+mod registry;
+mod script;
+mod sessions;
+mod view;
 
 use std::fmt;
 use std::future::Future;
@@ -48,22 +34,22 @@ use super::{
     Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
     LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
 };
-use crate::backend::undo::Undo;
+use crate::backend::on_drop::Undo;
 use crate::error::Result;
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
-use clock::RedisClock;
-use connect::Connected;
-use doubt::Doubt;
-use ended::Ended;
-use hear::Listener;
+use connection::clock::RedisClock;
+use connection::commands::Link;
+use connection::connect::Connected;
+use connection::sentinel::Sentinels;
+use context::{Shared, closed};
+use expiry::probe::Looks;
 use keys::Keys;
-use leases::Leases;
-use link::Link;
-use looks::Looks;
-use scripts::failed;
-use sentinels::Sentinels;
-use shared::{Shared, closed};
-use watched::WatchedClients;
+use lease::Leases;
+use pubsub::subscriber::Listener;
+use script::failed;
+use view::suspects::Doubt;
+use view::tombstones::Ended;
+use view::tracker::WatchedClients;
 
 pub use config::{KeyspaceEvents, RedisConfig};
 /// The client library, for [`RedisConfig::from_fred`].
@@ -97,7 +83,7 @@ impl RedisBackend {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) if it is too old,
     /// [`Store`](crate::ErrorKind::Store) if it refuses what is needed.
     pub async fn connect(redis: RedisConfig, config: BackendConfig) -> Result<Self> {
-        let connected = connect::connect(&redis).await?;
+        let connected = connection::connect::connect(&redis).await?;
         let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
         let (events, _) = broadcast::channel(config.event_capacity);
         let (hints, waiting) = mpsc::channel(hints::WAITING);
@@ -156,16 +142,16 @@ impl RedisBackend {
         let turns = listener.begin().await?;
         self.until_closed(listener.clone().listen(ears));
         self.until_closed(listener.stay_subscribed(reconnects, turns));
-        self.until_closed(sweep::sweep(shared.clone(), redis.sweep));
-        self.until_closed(ends::end_own(shared.clone()));
-        self.until_closed(looks::look_around(shared.clone()));
+        self.until_closed(expiry::sweeper::sweep(shared.clone(), redis.sweep));
+        self.until_closed(expiry::timer::end_own(shared.clone()));
+        self.until_closed(expiry::probe::look_around(shared.clone()));
         self.until_closed(reconcile::audit(shared.clone(), redis.audit));
         self.until_closed(publish(shared.clone(), queue));
         // An answer may stand behind one that waits for replicas.
         let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
         let named = sentinels.as_ref().map(Sentinels::named);
         let watch = |client: &Client, patience| {
-            self.until_closed(connect::watch_over(client.clone(), WATCH, patience, named.clone()));
+            self.until_closed(connection::connect::watch_over(client.clone(), WATCH, patience, named.clone()));
         };
         shared.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
         watch(&self.listener, redis.timeout);
@@ -211,7 +197,7 @@ impl RedisBackend {
 /// Publishes notices in the order they came.
 async fn publish(shared: Arc<Shared>, mut queue: mpsc::Receiver<u64>) {
     while let Some(cleared) = queue.recv().await {
-        let text = announce::cleanup(cleared, &shared.config.node);
+        let text = pubsub::message::cleanup(cleared, &shared.config.node);
         if let Err(error) = shared.announce(text).await {
             tracing::warn!(%error, "a cleanup could not be told");
         }
@@ -233,7 +219,7 @@ impl Drop for RedisBackend {
         // Without a shutdown the connections would outlive their owner: the client library keeps
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(connect::close(self.alone(), self.shared.link.pools()));
+            runtime.spawn(connection::connect::close(self.alone(), self.shared.link.pools()));
         }
     }
 }
@@ -379,7 +365,7 @@ impl Backend for RedisBackend {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            connect::close(self.alone(), self.shared.link.pools()).await;
+            connection::connect::close(self.alone(), self.shared.link.pools()).await;
         }
     }
 }

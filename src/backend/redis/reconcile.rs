@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::doubt::Doubtful;
-use super::looks::Found;
-use super::reply::{Fields, Stored};
-use super::shared::Shared;
-use super::watched::Belief;
 use crate::backend::BackendEvent;
+use crate::backend::redis::context::Shared;
+use crate::backend::redis::expiry::probe::Found;
+use crate::backend::redis::script::reply::{Fields, Stored};
+use crate::backend::redis::view::suspects::Doubtful;
+use crate::backend::redis::view::tracker::Belief;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, Record, SessionDestroy, SessionEvent, SessionSet};
 

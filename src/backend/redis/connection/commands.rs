@@ -1,0 +1,226 @@
+//! The connections that carry commands.
+
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use fred::prelude::*;
+use tokio::time::Instant;
+
+use crate::backend::redis::connection::clock::RedisClock;
+use crate::backend::redis::connection::replication::{Replicated, Sent};
+use crate::backend::redis::context::millis;
+use crate::backend::redis::script::reply::{FIELDS, Reply};
+use crate::backend::redis::script::{Script, failed};
+use crate::error::Result;
+
+/// Between two tries while a slot is moved.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A pool of connections, and the clock on their other side.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) pool: Pool,
+    /// The connections for changes, if those wait for replicas.
+    pub(crate) replicated: Option<Replicated>,
+    pub(crate) clock: RedisClock,
+    /// Slots are spread over several servers.
+    pub(crate) clustered: bool,
+    /// How long an answer may take.
+    pub(crate) timeout: Duration,
+}
+
+/// What the client library returns.
+pub(crate) type Answered<T> = std::result::Result<T, fred::error::Error>;
+
+fn is_unknown_script(error: &fred::error::Error) -> bool {
+    error.details().starts_with("NOSCRIPT")
+}
+
+/// Redis refused this since the slot lives elsewhere, for good or for its other half of the keys.
+fn is_moving(error: &fred::error::Error) -> bool {
+    error.details() == "Too many redirections." || error.details().starts_with("TRYAGAIN")
+}
+
+/// Which of so many connections the keys with this key's hash tag take.
+fn lane_of(key: &str, lanes: usize) -> usize {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let mut hasher = DefaultHasher::new();
+    tag.map_or(key, |(tag, _)| tag).hash(&mut hasher);
+    usize::try_from(hasher.finish() % (lanes.max(1) as u64)).unwrap_or(0)
+}
+
+impl Link {
+    /// Asks Redis. In a cluster, a question that was refused since its slot is being moved, or has
+    /// been, is asked again for as long as an answer may take: it did nothing.
+    pub(crate) async fn ask<T, F>(&self, ask: impl Fn(Client) -> F) -> Answered<T>
+    where
+        F: Future<Output = Answered<T>>,
+    {
+        self.ask_at(self.pool.next(), ask).await
+    }
+
+    /// [`ask`](Self::ask) on one client: its connections are the ones that learn of a move.
+    async fn ask_at<T, F>(&self, client: &Client, ask: impl Fn(Client) -> F) -> Answered<T>
+    where
+        F: Future<Output = Answered<T>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match ask(client.clone()).await {
+                Err(error) if self.clustered && is_moving(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    /// The connection for the scripts of a client. All of them take the same one, for connections
+    /// keep no order between them: the release of a lease whose caller went away would overtake its
+    /// acquire, and the lease would stay for as long as it lasts.
+    fn lane(&self, keys: &[String]) -> &Client {
+        let clients = self.pool.clients();
+        let lane = keys.first().and_then(|key| clients.get(lane_of(key, clients.len())));
+        match lane {
+            Some(lane) if lane.is_connected() => lane,
+            _ => self.pool.next(),
+        }
+    }
+
+    /// Runs a script, and loads it if Redis does not know it: at first, after a restart, or after
+    /// a flush of the script cache.
+    pub(crate) async fn run(
+        &self,
+        script: &'static Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Reply> {
+        let value = self
+            .ask_at(self.lane(&keys), |client| {
+                let (keys, arguments) = (keys.clone(), arguments.clone());
+                async move {
+                    let digest = script.digest.as_str();
+                    match client.evalsha(digest, keys.clone(), arguments.clone()).await {
+                        // Nothing ran: an `EVAL` runs it and loads it, wherever its slot is.
+                        Err(error) if is_unknown_script(&error) => {
+                            client.eval(script.text, keys, arguments).await
+                        }
+                        ran => ran,
+                    }
+                }
+            })
+            .await;
+        Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)
+    }
+
+    /// Runs a script that changes a session. Whether enough replicas have what it wrote is told
+    /// beside its answer, for what goes with the change is to be done in any case: the change is
+    /// made.
+    pub(crate) async fn change(
+        &self,
+        script: &'static Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<(Reply, Result<()>)> {
+        let Some(replicated) = &self.replicated else {
+            return Ok((self.run(script, keys, arguments).await?, Ok(())));
+        };
+        let turn = replicated.turn().await?;
+        let ran = self.ask_at(&turn.client, |client| {
+            let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
+            parts.extend(keys.iter().map(|key| key.as_str().into()));
+            parts.extend(arguments.iter().cloned());
+            let (first, key) = (script.digest.as_str().into(), keys[0].as_str());
+            async move {
+                let by_digest = [vec![first], parts.clone()].concat();
+                match replicated.send(&client, "EVALSHA", key, by_digest).await {
+                    Err(error) if is_unknown_script(&error) => {
+                        let whole = [vec![script.text.into()], parts].concat();
+                        replicated.send(&client, "EVAL", key, whole).await
+                    }
+                    ran => ran,
+                }
+            }
+        });
+        let (answer, waited): Sent = ran.await.map_err(|e| failed(script.name, e))?;
+        Ok((Reply::new(script.name, answer)?, replicated.judge(waited)))
+    }
+
+    /// Sets a key, and waits for replicas if a change needs it.
+    pub(crate) async fn set(
+        &self,
+        key: &str,
+        value: &str,
+        life: Duration,
+        needed: bool,
+    ) -> Result<()> {
+        let life = millis(life).max(1);
+        let Some(replicated) = self.replicated.as_ref().filter(|_| needed) else {
+            let set = self.ask(|client| async move {
+                client.set(key, value, Some(Expiration::PX(life)), None, false).await
+            });
+            return set.await.map_err(|e| failed("SET", e));
+        };
+        let turn = replicated.turn().await?;
+        let parts: Vec<Value> = vec![key.into(), value.into(), "PX".into(), life.into()];
+        let set = self.ask_at(&turn.client, |client| {
+            let parts = parts.clone();
+            async move { replicated.send(&client, "SET", key, parts).await }
+        });
+        let (_, waited) = set.await.map_err(|e| failed("SET", e))?;
+        replicated.judge(waited)
+    }
+
+    /// All that has connections for commands.
+    pub(crate) fn pools(&self) -> Vec<Pool> {
+        let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
+        [self.pool.clone()].into_iter().chain(replicated).collect()
+    }
+
+    /// A record's fields; all null if there is none. A key that is no hash is `None`.
+    pub(crate) async fn fields(&self, key: String) -> Result<Option<Vec<Value>>> {
+        let read = self.ask(|client| {
+            let key = key.clone();
+            async move { client.hmget(key, FIELDS.to_vec()).await }
+        });
+        match read.await {
+            Ok(values) => Ok(Some(values)),
+            Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
+            Err(error) => Err(failed("HMGET", error)),
+        }
+    }
+
+    /// Asks Redis for its time.
+    pub(crate) async fn look_at_the_clock(&self) -> Result<()> {
+        let reply = self.run(&crate::backend::redis::script::CLOCK, Vec::new(), Vec::new()).await?;
+        self.observe(&reply);
+        Ok(())
+    }
+
+    /// Takes over the time that a reply carries first.
+    pub(crate) fn observe(&self, reply: &Reply) {
+        if let Some(now) = reply.now() {
+            self.clock.observe(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn all_keys_of_a_client_take_one_connection_and_clients_take_all() {
+        let lanes: HashSet<usize> = (0..100)
+            .map(|client| {
+                let of = |part| lane_of(&format!("app:{{client{client}}}:{part}"), 4);
+                assert!([of("m"), of("l"), of("q")].iter().all(|lane| *lane == of("s")));
+                of("s")
+            })
+            .collect();
+        assert_eq!(lanes.len(), 4);
+        assert_eq!(lane_of("no tag", 1), 0);
+    }
+}

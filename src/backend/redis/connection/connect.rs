@@ -1,0 +1,255 @@
+//! Connecting, and what is checked before and after.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::config::UnresponsiveConfig;
+use fred::types::{RespVersion, Version};
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::watch;
+
+use crate::backend::redis::config::RedisConfig;
+use crate::backend::redis::connection::replication::Replicated;
+use crate::backend::redis::connection::sentinel::{Named, Sentinels};
+use crate::backend::redis::script::failed;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Messages that the listener may fall behind before it has to compare.
+const MESSAGES: usize = 16 * 1024;
+/// Commands that may wait on one connection while Redis is away; more fail at once.
+const BUFFERED: usize = 10_000;
+/// How often a client is sent to the primary that the sentinels name: the one that it asks may name
+/// the old one for a while, and its name for it may be another one.
+const MOVES: u32 = 5;
+
+/// The connections, and what is known of the other side.
+pub(crate) struct Connected {
+    pub(crate) pool: Pool,
+    pub(crate) replicated: Option<Replicated>,
+    pub(crate) listener: Client,
+    pub(crate) sentinels: Option<Sentinels>,
+    pub(crate) database: u8,
+    pub(crate) clustered: bool,
+}
+
+/// Clients of this kind.
+pub(crate) fn builder(config: Config, timeout: Duration) -> Builder {
+    let clustered = config.server.is_clustered();
+    let mut builder = Builder::from_config(config);
+    builder
+        .with_performance_config(|performance| {
+            performance.default_command_timeout = timeout;
+        })
+        .with_connection_config(|connection| {
+            connection.connection_timeout = timeout;
+            connection.internal_command_timeout = timeout;
+            // A write that is sent again could be done twice.
+            connection.max_command_attempts = 1;
+            if clustered {
+                // Redirections are not followed but asked again (`Link::ask`): the library's
+                // `ASKING` takes the next answer of its connection for its own, whosever it is.
+                connection.max_redirections = 0;
+            }
+            connection.max_command_buffer_len = BUFFERED;
+            connection.unresponsive =
+                UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout / 2 };
+        })
+        // For ever: a node heals by itself.
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
+    builder
+}
+
+pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
+    redis.check()?;
+    let mut config = redis.fred()?;
+    // Subscribers of the older protocol can't be asked anything.
+    config.version = RespVersion::RESP3;
+    let database = config.database.unwrap_or(0);
+    let clustered = config.server.is_clustered();
+    let timeout = redis.timeout;
+    let sentinels = Sentinels::new(&config, timeout)?;
+    let mut builder = builder(config, timeout);
+    let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
+    // The others have nothing to hear, and each has a dozen channels of this size.
+    builder.with_performance_config(|performance| {
+        performance.broadcast_channel_capacity = MESSAGES;
+    });
+    let listener = builder.build().map_err(|e| failed("connect", e))?;
+    let replicated = match redis.replicas {
+        Some(wanted) => {
+            let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
+            Some(Replicated::new(pool, wanted, timeout))
+        }
+        None => None,
+    };
+    let starting = async {
+        pool.init().await.map_err(|e| failed("connect", e))?;
+        listener.init().await.map_err(|e| failed("connect", e))?;
+        if let Some(replicated) = &replicated {
+            replicated.pool.init().await.map_err(|e| failed("connect", e))?;
+        }
+        Result::<()>::Ok(())
+    };
+    let started = tokio::time::timeout(5 * timeout, starting).await;
+    let connected = Connected { pool, replicated, listener, sentinels, database, clustered };
+    match started {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            connected.close().await;
+            return Err(error);
+        }
+        Err(_) => {
+            connected.close().await;
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "Redis does not answer; check that it runs and that the URL is right",
+            ));
+        }
+    }
+    if let Err(error) = connected.check().await {
+        connected.close().await;
+        return Err(error);
+    }
+    Ok(connected)
+}
+
+/// Ends the connections: a client that is only dropped keeps its own.
+pub(crate) async fn close(
+    clients: impl IntoIterator<Item = Client>,
+    pools: impl IntoIterator<Item = Pool>,
+) {
+    let alone = clients.into_iter().map(async |client| client.quit().await);
+    let pooled = pools.into_iter().map(async |pool| pool.quit().await);
+    // Errors say that a connection was gone already.
+    let _ = tokio::join!(join_all(alone), join_all(pooled));
+}
+
+impl Connected {
+    async fn close(&self) {
+        let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
+        // Those to sentinels are not there yet.
+        close([self.listener.clone()], [self.pool.clone()].into_iter().chain(replicated)).await;
+    }
+
+    async fn check(&self) -> Result<()> {
+        let client = self.pool.next();
+        is_supported(client.server_version().as_ref())?;
+        if let Some(replicated) = &self.replicated {
+            replicated.check().await?;
+        }
+        let policy: std::result::Result<HashMap<String, String>, _> =
+            client.config_get("maxmemory-policy").await;
+        if let Ok(policy) = policy
+            && policy.values().any(|policy| policy.starts_with("allkeys"))
+        {
+            tracing::warn!(
+                ?policy,
+                "under memory pressure Redis may drop any key, leases too: prefer `noeviction`, or `volatile-ttl` to let it end sessions early"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Refuses servers that lack what the scripts use. A version that is not told, as the user may not
+/// ask for it, is taken to be new enough.
+fn is_supported(version: Option<&Version>) -> Result<()> {
+    match version {
+        Some(version) if *version < Version::new(6, 2, 0) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("Redis is version {version}; it must be 6.2 or later, or any Valkey"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Looks after a client's connections, and begins all anew if one answers no more, for a connection
+/// on which little is sent would not notice that the other side is gone, or if it leads to a server that
+/// is the primary no more.
+pub(crate) async fn watch_over(
+    client: Client,
+    every: Duration,
+    timeout: Duration,
+    mut named: Option<watch::Receiver<Option<Named>>>,
+) {
+    let mut silent = 0;
+    let mut moves = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = changed(&mut named) => moves = MOVES,
+        }
+        if !client.is_connected() {
+            silent = 0;
+            continue;
+        }
+        if moves > 0 && is_elsewhere(&client, named.as_ref()) {
+            moves -= 1;
+            tracing::warn!("the sentinels name another primary; going there");
+            begin_anew(&client, timeout).await;
+            continue;
+        }
+        let servers = match client.is_clustered() {
+            true => client.active_connections().into_iter().map(Some).collect(),
+            false => vec![None],
+        };
+        let pings = servers.into_iter().map(async |cluster_node| {
+            let options = Options { timeout: Some(timeout), cluster_node, ..Options::default() };
+            client.with_options(&options).ping::<Value>(None).await
+        });
+        match try_join_all(pings).await {
+            Ok(_) => silent = 0,
+            Err(_) => silent += 1,
+        }
+        if silent >= 2 {
+            silent = 0;
+            tracing::warn!("Redis answers no more on a connection; connecting again");
+            begin_anew(&client, timeout).await;
+        }
+    }
+}
+
+async fn changed(named: &mut Option<watch::Receiver<Option<Named>>>) {
+    if let Some(named) = named
+        && named.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Whether the client has a connection, and to another server than the one that is named.
+fn is_elsewhere(client: &Client, named: Option<&watch::Receiver<Option<Named>>>) -> bool {
+    let Some(named) = named.and_then(|named| named.borrow().clone()) else { return false };
+    let is_named = |to: &Server| to.host == named.server.host && to.port == named.server.port;
+    let connected = client.active_connections();
+    !connected.is_empty() && !connected.iter().any(is_named)
+}
+
+async fn begin_anew(client: &Client, timeout: Duration) {
+    // It reconnects by its policy; an error here says that it is about to.
+    let _ = tokio::time::timeout(timeout, client.force_reconnection()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::types::Version;
+
+    use super::is_supported;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_server_older_than_6_2_is_refused_and_told_why() {
+        for old in [Version::new(5, 0, 14), Version::new(6, 0, 16)] {
+            let error = is_supported(Some(&old)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let text = error.to_string();
+            assert!(text.contains(&old.to_string()) && text.contains("6.2 or later"), "{text}");
+        }
+        for good in [Version::new(6, 2, 0), Version::new(7, 2, 4), Version::new(9, 1, 2)] {
+            assert!(is_supported(Some(&good)).is_ok());
+        }
+        assert!(is_supported(None).is_ok());
+    }
+}

@@ -1,0 +1,8 @@
+//! Connections to Redis: how they are made, checked, monitored, and how a command is sent.
+
+pub(super) mod clock;
+pub(super) mod commands;
+pub(super) mod connect;
+pub(super) mod replication;
+pub(super) mod sentinel;
+pub(super) mod tls;
