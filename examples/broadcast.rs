@@ -19,7 +19,7 @@ use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::Html;
 use axum::{Router, routing};
 use axum_io_session::socket::attach;
-use axum_io_session::{Error, Session, SessionBridge, SocketSession as _, bridge_session};
+use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
 use serde_json::json;
 use socketioxide::SocketIo;
 use socketioxide::adapter::{Adapter, Emitter};
@@ -143,7 +143,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let node = Node(format!("node-{}", listener.local_addr()?.port()));
 
     let bridge = SessionBridge::builder()
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         .node_id(&node.0)
         .redis(redis.as_str())
         .build()

@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join("sessions");
     tokio::fs::create_dir_all(&folder).await?;
     let bridge = SessionBridge::builder()
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         .store(FolderStore { folder })
         .build()
         .await?;

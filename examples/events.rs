@@ -38,7 +38,7 @@ async fn watch(
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         .max_age(std::time::Duration::from_secs(5))
         .build()
         .await?;

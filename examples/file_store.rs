@@ -17,7 +17,7 @@ async fn visit(session: Session) -> Result<String, Error> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
         // The same after each start, or no cookie would verify.
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         .store(FileStore::open("sessions.redb").await?)
         .auto_cleanup(true)
         .build()

@@ -14,7 +14,9 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_io_session::socket::attach;
-use axum_io_session::{Error, Session, SessionBridge, SocketSession as _, bridge_session};
+use axum_io_session::{
+    Error, Renewal, Session, SessionBridge, SocketSessionExt as _, bridge_session,
+};
 use serde::{Deserialize, Serialize};
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -30,7 +32,7 @@ struct Visit {
 
 async fn login(session: Session, Path(user): Path<String>) -> Result<Json<Visit>, Error> {
     // Check a password or a second factor here.
-    let mut visit: Visit = session.typed()?;
+    let mut visit: Visit = session.deserialize()?;
     visit.user = Some(user);
     session.replace(&visit)?;
     // What was in the basket stays. The id does not, and no socket of before sees what comes now.
@@ -40,7 +42,7 @@ async fn login(session: Session, Path(user): Path<String>) -> Result<Json<Visit>
 
 async fn me(session: Session) -> Result<Json<Visit>, (StatusCode, String)> {
     let visit: Visit =
-        session.typed().map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        session.deserialize().map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     match visit.user {
         Some(_) => Ok(Json(visit)),
         None => Err((StatusCode::UNAUTHORIZED, "log in first".into())),
@@ -97,11 +99,11 @@ for (const [id, path] of [["login", "login/Ada"], ["logout", "logout"]]) {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         // An hour since the last change, and twelve in all.
         .max_age(Duration::from_secs(60 * 60))
         .absolute_max_age(Duration::from_secs(12 * 60 * 60))
-        .renew(true)
+        .renewal(Renewal::PastHalf)
         .build()
         .await?;
     let (socket_layer, io) = SocketIo::new_layer();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{Json, Router, routing::get};
 use axum_io_session::socket::attach;
-use axum_io_session::{Error, Session, SessionBridge, SocketSession as _, bridge_session};
+use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -30,7 +30,7 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
         let missing = json!({ "ok": false, "error": "missing-session" });
         let answer = socket
             .with_session_or(missing, |session| async move {
-                json!({ "ok": true, "session": session.session() })
+                json!({ "ok": true, "session": session.data() })
             })
             .await;
         let _ = ack.send(&answer.unwrap_or_else(|error| json!({ "error": error.to_string() })));
@@ -41,9 +41,9 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
-        .key("app.sid")
+        .cookie_name("app.sid")
         // Keep keys stable and secret, or sessions end with the process.
-        .keys(["replace me by 32 or more random bytes"])
+        .signing_keys(["replace me by 32 or more random bytes"])
         .max_age(Duration::from_secs(24 * 60 * 60))
         .build()
         .await?;

@@ -24,7 +24,7 @@ use axum_io_session::bridge::SessionBridgeBuilder;
 use support::http::{Answer, Browser};
 
 fn builder() -> SessionBridgeBuilder {
-    SessionBridge::builder().keys([support::KEY])
+    SessionBridge::builder().signing_keys([support::KEY])
 }
 
 /// A bridge with these options, and the application around it.

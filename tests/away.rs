@@ -13,8 +13,8 @@ use axum::routing::{get, post};
 use axum_io_session::bridge::{SessionBridgeBuilder, WhenUnavailable};
 use axum_io_session::socket::attach;
 use axum_io_session::{
-    ClientId, Error, ErrorKind, MaxAge, Session, SessionBridge, SessionId, SocketSession as _,
-    bridge_session,
+    ClientId, Error, ErrorKind, MaxAge, Renewal, Session, SessionBridge, SessionId,
+    SocketSessionExt as _, bridge_session,
 };
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
@@ -27,7 +27,7 @@ use support::sio::{Client, serve};
 use support::{KEY, OTHER_KEY};
 
 fn builder(store: &ProbeStore) -> SessionBridgeBuilder {
-    SessionBridge::builder().keys([KEY]).store(store.clone())
+    SessionBridge::builder().signing_keys([KEY]).store(store.clone())
 }
 
 fn anonymous(store: &ProbeStore) -> SessionBridgeBuilder {
@@ -105,7 +105,7 @@ async fn answers_of_handlers_keep_their_own_retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, "300".parse().unwrap());
         answer
     }
-    let bridge = SessionBridge::builder().keys([KEY]).retry_after(Duration::from_secs(9));
+    let bridge = SessionBridge::builder().signing_keys([KEY]).retry_after(Duration::from_secs(9));
     let bridge = bridge.build().await.unwrap();
     let busy = StatusCode::SERVICE_UNAVAILABLE;
     let app = Router::new()
@@ -172,8 +172,8 @@ async fn an_anonymous_session_shows_nothing_refuses_every_change_and_touches_no_
 #[tokio::test]
 async fn who_reads_anonymously_is_not_renewed_and_not_logged_out() {
     let store = ProbeStore::new();
-    for (rolling, renew) in [(true, false), (false, true)] {
-        let bridge = anonymous(&store).rolling(rolling).renew(renew).build().await.unwrap();
+    for renewal in [Renewal::EveryResponse, Renewal::PastHalf] {
+        let bridge = anonymous(&store).renewal(renewal).build().await.unwrap();
         let app = with_everything(&bridge);
         let mut browser = Browser::new();
         browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -216,10 +216,10 @@ async fn a_session_cookie_alone_is_served_anonymously_and_gets_no_new_client() {
 #[tokio::test]
 async fn cookies_that_an_older_key_signed_wait_until_the_store_is_back() {
     let store = ProbeStore::new();
-    let old = anonymous(&store).keys([OTHER_KEY]).build().await.unwrap();
+    let old = anonymous(&store).signing_keys([OTHER_KEY]).build().await.unwrap();
     let mut browser = Browser::new();
     browser.post(&app(&old), "/merge", r#"{"a":1}"#).await;
-    let new = anonymous(&store).keys([KEY, OTHER_KEY]).build().await.unwrap();
+    let new = anonymous(&store).signing_keys([KEY, OTHER_KEY]).build().await.unwrap();
     let app = with_everything(&new);
     store.set_broken(true);
     let answer = browser.get(&app, "/peek").await;
@@ -275,7 +275,7 @@ async fn a_node_that_stops_refuses_rather_than_serving_as_anonymous() {
 #[tokio::test]
 async fn a_refused_request_asks_the_store_once_even_if_it_would_be_renewed() {
     let store = ProbeStore::new();
-    let bridge = builder(&store).rolling(true).build().await.unwrap();
+    let bridge = builder(&store).renewal(Renewal::EveryResponse).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_io_session::backend::{
-    Backend, BackendConfig, Commit, Committed, Create, Created, Loaded, NewId, Target, conformance,
+    Backend, BackendConfig, Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId,
+    conformance,
 };
 use axum_io_session::session::Record;
 use axum_io_session::store::{
@@ -110,7 +111,7 @@ impl SessionStore for Panicking {
 
 #[tokio::test]
 async fn a_store_that_panics_is_an_error_and_blocks_nobody() {
-    let bridge = SessionBridge::builder().keys([support::KEY]).store(Panicking);
+    let bridge = SessionBridge::builder().signing_keys([support::KEY]).store(Panicking);
     let bridge = bridge.build().await.unwrap();
     let app = support::app::app(&bridge);
     let mut browser = support::http::Browser::new();
@@ -186,7 +187,7 @@ async fn with_new_id(backend: &dyn Backend, record: &Record, new_id: NewId) -> R
         new_id: Some(new_id),
     };
     match backend.commit(commit).await.unwrap() {
-        Committed::Done(record) => record,
+        Committed::Written(record) => record,
         other => panic!("{other:?}"),
     }
 }
@@ -285,7 +286,7 @@ async fn a_crash_while_a_session_is_sealed_leaves_only_the_sealed_one_to_be_reac
             }
         }
         assert_eq!(backend.session_of(&open.client_id).await.unwrap(), Some(sealed.session_id));
-        assert!(!backend.destroy(Target::Session(id)).await.unwrap());
+        assert!(!backend.destroy(DestroyTarget::Session(id)).await.unwrap());
         backend.shutdown().await;
         drop(backend);
         let left = FileStore::open(&path).await.unwrap();

@@ -26,13 +26,13 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
     let b = SessionBridge::builder;
     let messages = |name: &str| SocketMessages { set: Some(name.into()), ..Default::default() };
     let cases = [
-        (b().key(""), "key", "1 to 128"),
-        (b().key("a b"), "key", "cookie name"),
-        (b().key("a;b"), "key", "cookie name"),
-        (b().key("é"), "key", "cookie name"),
-        (b().key("a").client_key("A"), "client_key", "different from `key`"),
-        (b().key("a").client_key("a.sig"), "client_key", "signatures"),
-        (b().key("a.sig").client_key("a"), "client_key", "signatures"),
+        (b().cookie_name(""), "cookie_name", "1 to 128"),
+        (b().cookie_name("a b"), "cookie_name", "cookie name"),
+        (b().cookie_name("a;b"), "cookie_name", "cookie name"),
+        (b().cookie_name("é"), "cookie_name", "cookie name"),
+        (b().cookie_name("a").client_key("A"), "client_key", "different from `key`"),
+        (b().cookie_name("a").client_key("a.sig"), "client_key", "signatures"),
+        (b().cookie_name("a.sig").client_key("a"), "client_key", "signatures"),
         (b().client_key("a=b"), "client_key", "cookie name"),
         (b().client_key(""), "client_key", "cookie name"),
         (b().max_age(Duration::ZERO), "max_age", "1 second to 1 year"),
@@ -51,21 +51,21 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().absolute_max_age(Duration::ZERO), "absolute_max_age", "1 second to 10 years"),
         (b().client_max_age(Duration::ZERO), "client_max_age", "1 second to 400 days"),
         (b().client_max_age(year * 2), "client_max_age", "1 second to 400 days"),
-        (b().keys([""]), "keys[0]", "at least 32"),
-        (b().keys([KEY, "short"]), "keys[1]", "at least 32"),
+        (b().signing_keys([""]), "keys[0]", "at least 32"),
+        (b().signing_keys([KEY, "short"]), "keys[1]", "at least 32"),
         (b().path("app"), "path", "begins with /"),
         (b().path("/a;b"), "path", "begins with /"),
         (b().domain(""), "domain", "host name"),
         (b().domain("a b"), "domain", "host name"),
         (b().same_site(SameSite::None), "same_site", "Secure::Yes"),
-        (b().key("__Host-a").secure(Secure::No), "secure", "__Host-a"),
-        (b().key("__host-a").path("/x"), "path", "__host-a"),
-        (b().key("__Host-a").domain("example.com"), "domain", "__Host-a"),
-        (b().key("__Secure-a").secure(Secure::No), "secure", "__Secure-a"),
+        (b().cookie_name("__Host-a").secure(Secure::No), "secure", "__Host-a"),
+        (b().cookie_name("__host-a").path("/x"), "path", "__host-a"),
+        (b().cookie_name("__Host-a").domain("example.com"), "domain", "__Host-a"),
+        (b().cookie_name("__Secure-a").secure(Secure::No), "secure", "__Secure-a"),
         (b().auto_cleanup_interval(second), "auto_cleanup_interval", "1 minute to 1 day"),
         (b().max_payload(0), "max_payload", "2 to"),
-        (b().lease(Duration::ZERO), "lease", "100 milliseconds"),
-        (b().wait_limit(Duration::ZERO), "wait_limit", "1 millisecond"),
+        (b().lease_duration(Duration::ZERO), "lease_duration", "100 milliseconds"),
+        (b().acquire_timeout(Duration::ZERO), "acquire_timeout", "1 millisecond"),
         (b().max_hold(Duration::ZERO), "max_hold", "100 milliseconds"),
         (b().lease_queue_limit(0), "lease_queue_limit", "1 to"),
         (b().event_capacity(1), "event_capacity", "16 to"),
@@ -298,7 +298,7 @@ async fn a_handler_writes_once_and_only_if_it_changed_something() {
     world
         .bridge
         .with_session(&session, |ctx| async move {
-            ctx.session_mut().unwrap().insert("b", 1).unwrap();
+            ctx.data_mut().unwrap().insert("b", 1).unwrap();
             ctx.insert("c", 1).unwrap();
             ctx.remove("b").unwrap();
         })
@@ -318,7 +318,7 @@ async fn a_handler_can_destroy_and_a_refused_value_changes_nothing() {
             for bad in [json!([]), json!("x"), json!(1), json!(true), json!(null)] {
                 assert_eq!(ctx.replace(bad).unwrap_err().kind(), ErrorKind::InvalidData);
             }
-            assert_eq!(ctx.session().to_value(), json!({"a": 1}));
+            assert_eq!(ctx.data().to_value(), json!({"a": 1}));
         })
         .await
         .unwrap();
@@ -395,7 +395,8 @@ async fn nesting_on_the_same_session_is_an_error_and_on_another_works() {
 
 #[tokio::test]
 async fn two_handlers_that_nest_crosswise_end_by_the_wait_limit() {
-    let builder = SessionBridge::builder().keys([KEY]).wait_limit(Duration::from_millis(200));
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).acquire_timeout(Duration::from_millis(200));
     let bridge = builder.build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store: ProbeStore::new() };
     let (_, a, _) = world.seeded(r#"{"n":1}"#).await;
@@ -457,8 +458,8 @@ async fn handlers_take_turns_in_order_and_lose_nothing() {
 #[tokio::test]
 async fn a_handler_that_holds_too_long_is_told_and_its_write_is_refused() {
     let builder = SessionBridge::builder()
-        .keys([KEY])
-        .lease(Duration::from_millis(150))
+        .signing_keys([KEY])
+        .lease_duration(Duration::from_millis(150))
         .max_hold(Duration::from_millis(300));
     let bridge = builder.build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store: ProbeStore::new() };

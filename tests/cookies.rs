@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::routing::{get, post};
 use axum_io_session::store::SessionStore as _;
-use axum_io_session::{Error, ErrorKind, MaxAge, Session, SessionBridge};
+use axum_io_session::{Error, ErrorKind, MaxAge, Renewal, Session, SessionBridge};
 use serde_json::{Value, json};
 use support::app::{app, gated};
 use support::http::{Answer, Browser, send};
@@ -32,7 +32,7 @@ async fn session_cookies_that_do_not_verify_open_nothing_and_are_left_alone_on_e
     let world = world().await;
     let (browser, ..) = world.seeded(r#"{"a":1}"#).await;
     let (sid, cid) = (&browser.jar["sid"], &browser.jar["sid.cid"]);
-    let foreign = SessionBridge::builder().keys([OTHER_KEY]).build().await.unwrap();
+    let foreign = SessionBridge::builder().signing_keys([OTHER_KEY]).build().await.unwrap();
     let mut elsewhere = Browser::new();
     elsewhere.post(&app(&foreign), "/merge", r#"{"a":1}"#).await;
     let flipped = format!("{}{}", if sid.starts_with('A') { 'B' } else { 'A' }, &sid[1..]);
@@ -99,7 +99,7 @@ async fn no_text_in_a_cookie_is_an_error_of_the_server() {
 
 #[tokio::test]
 async fn the_cookie_of_an_expired_session_opens_nothing_and_is_left_alone() {
-    let builder = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(1));
+    let builder = SessionBridge::builder().signing_keys([KEY]).max_age(Duration::from_secs(1));
     let app = app(&builder.build().await.unwrap());
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -189,7 +189,8 @@ async fn refused_requests_keep_session_and_cookies() {
 #[tokio::test]
 async fn what_was_saved_keeps_its_cookie_although_the_commit_at_the_end_fails() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let breaker = store.clone();
     let handler = async move |session: Session| {
         session.insert("a", 1)?;
@@ -248,7 +249,10 @@ async fn a_request_that_is_dropped_writes_nothing_and_leaves_the_line() {
 #[tokio::test]
 async fn a_renewal_that_fails_is_no_error_of_a_route_without_a_session() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).rolling(true).store(store.clone());
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .renewal(Renewal::EveryResponse)
+        .store(store.clone());
     let app = app(&builder.build().await.unwrap());
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -286,17 +290,17 @@ async fn a_session_can_be_read_as_a_struct_and_tells_its_own_max_age() {
     async fn login(session: Session) -> Result<(), Error> {
         assert!(session.is_new() && session.id().is_none());
         assert_eq!(session.max_age(), MaxAge::Default);
-        assert_eq!(session.typed::<Visit>()?, Visit::default());
+        assert_eq!(session.deserialize::<Visit>()?, Visit::default());
         session.replace(Visit { user: Some("ada".into()), basket: vec![1, 2] })?;
         session.set_max_age(Duration::from_secs(60))?;
-        assert_eq!(session.typed::<Visit>()?.basket, [1, 2]);
+        assert_eq!(session.deserialize::<Visit>()?.basket, [1, 2]);
         Ok(())
     }
     async fn me(session: Session) -> Result<String, Error> {
         assert!(!session.is_new());
         assert_eq!(session.max_age(), MaxAge::After(Duration::from_secs(60)));
         assert_eq!(session.get::<u32>("user").unwrap_err().kind(), ErrorKind::InvalidData);
-        session.typed::<Visit>().map(|visit| visit.user.unwrap_or_default())
+        session.deserialize::<Visit>().map(|visit| visit.user.unwrap_or_default())
     }
     let app = axum::Router::new()
         .route("/login", post(login))

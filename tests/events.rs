@@ -92,7 +92,8 @@ async fn events_of_one_session_come_in_the_order_of_the_commits_to_everybody() {
 
 #[tokio::test]
 async fn a_handler_that_panics_or_is_slow_disturbs_nobody() {
-    let bridge = SessionBridge::builder().keys([KEY]).event_capacity(16).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).event_capacity(16).build().await.unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = calls.clone();
     bridge.on_session_set(move |_| {
@@ -133,7 +134,8 @@ async fn a_handler_that_panics_or_is_slow_disturbs_nobody() {
 
 #[tokio::test]
 async fn a_slow_reader_is_told_how_much_it_missed_and_goes_on() {
-    let bridge = SessionBridge::builder().keys([KEY]).event_capacity(16).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).event_capacity(16).build().await.unwrap();
     let mut slow = bridge.events();
     let mut quick = bridge.events();
     for n in 0..100 {
@@ -150,7 +152,7 @@ async fn a_slow_reader_is_told_how_much_it_missed_and_goes_on() {
 
 #[tokio::test]
 async fn a_session_nobody_reads_is_told_to_expire_in_time() {
-    let builder = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(1));
+    let builder = SessionBridge::builder().signing_keys([KEY]).max_age(Duration::from_secs(1));
     let bridge = builder.build().await.unwrap();
     let app = app(&bridge);
     let mut events = bridge.events();
@@ -246,7 +248,8 @@ async fn automatic_cleanup_starts_stops_and_refuses_bad_intervals() {
 #[tokio::test(start_paused = true)]
 async fn automatic_cleanup_runs_each_quarter_of_the_max_age() {
     for (max_age, interval) in [(60, 60), (8 * 3600, 2 * 3600), (30 * 86_400, 86_400)] {
-        let builder = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(max_age));
+        let builder =
+            SessionBridge::builder().signing_keys([KEY]).max_age(Duration::from_secs(max_age));
         let bridge = builder.auto_cleanup(true).build().await.unwrap();
         let mut events = bridge.events();
         let begun = tokio::time::Instant::now();

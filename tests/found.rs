@@ -43,7 +43,7 @@ async fn after_a_restart_every_method_finds_a_stored_session() {
     let World { bridge, .. } = restarted(&before).await;
     assert_eq!(value(bridge.get_by_client_id(&client).await.unwrap()), expected);
     let World { bridge, .. } = restarted(&before).await;
-    let read = bridge.with_session(&session, |ctx| async move { ctx.session().to_value() }).await;
+    let read = bridge.with_session(&session, |ctx| async move { ctx.data().to_value() }).await;
     assert_eq!(read.unwrap(), json!({"a": 1}));
     let World { bridge, .. } = restarted(&before).await;
     bridge.set_by_id(&session, json!({"a": 2}), None).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_cleanup_spares_what_is_renewed_while_it_runs() {
         inner.set(&SessionId::generate(), expired).await.unwrap();
     }
     let store = Renewing { inner: inner.clone(), renewed: AtomicBool::new(false) };
-    let bridge = SessionBridge::builder().keys([KEY]).store(store).build().await.unwrap();
+    let bridge = SessionBridge::builder().signing_keys([KEY]).store(store).build().await.unwrap();
     let mut events = bridge.events();
     assert_eq!(bridge.cleanup().await.unwrap(), 0);
     assert_eq!(inner.len(), 2);

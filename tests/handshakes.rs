@@ -13,7 +13,7 @@ use axum_io_session::bridge::{Handshake, OnDestroy};
 use axum_io_session::socket::attach;
 use axum_io_session::store::SessionStore as _;
 use axum_io_session::{
-    ClientId, Error, SessionBridge, SessionEvent, SessionId, SocketSession as _, bridge_session,
+    ClientId, Error, SessionBridge, SessionEvent, SessionId, SocketSessionExt as _, bridge_session,
 };
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
@@ -36,7 +36,7 @@ struct World {
 
 async fn world(store: ProbeStore) -> World {
     // Sockets outlive their sessions here, to see what becomes of their calls.
-    let builder = SessionBridge::builder().keys([KEY]).on_destroy(OnDestroy::Notify);
+    let builder = SessionBridge::builder().signing_keys([KEY]).on_destroy(OnDestroy::Notify);
     let bridge = builder.store(store).build().await.unwrap();
     let (layer, io) = SocketIo::new_layer();
     let gate = Arc::new(Semaphore::new(0));
@@ -58,7 +58,7 @@ fn add_events(socket: &SocketRef, gate: &Arc<Semaphore>) {
         Err(error) => json!({ "error": format!("{:?}", error.kind()) }),
     };
     socket.on("get", async move |socket: SocketRef, ack: AckSender| {
-        let data = socket.with_session(|session| async move { session.session().to_value() });
+        let data = socket.with_session(|session| async move { session.data().to_value() });
         let _ = ack.send(&answer(data.await));
     });
     let gate = gate.clone();
@@ -68,7 +68,7 @@ fn add_events(socket: &SocketRef, gate: &Arc<Semaphore>) {
             let held = socket.try_with_session(|session| async move {
                 gate.acquire().await.unwrap().forget();
                 session.insert("held", true)?;
-                Ok(session.session().to_value())
+                Ok(session.data().to_value())
             });
             let _ = ack.send(&answer(held.await));
         }

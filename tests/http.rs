@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum_io_session::bridge::{ClientCookie, OnConflict, SameSite, Secure};
-use axum_io_session::{ErrorKind, SessionBridge, SessionId};
+use axum_io_session::{ErrorKind, Renewal, SessionBridge, SessionId};
 use support::app::{app, gated};
 use support::http::{Browser, send};
 use support::probe::ProbeStore;
@@ -42,8 +42,11 @@ async fn the_first_response_sets_the_client_cookie_and_later_ones_roll_it() {
 
 #[tokio::test]
 async fn without_rolling_a_known_client_gets_no_cookie() {
-    let bridge =
-        SessionBridge::builder().keys([KEY]).client_cookie(ClientCookie::WhenNew).build().await;
+    let bridge = SessionBridge::builder()
+        .signing_keys([KEY])
+        .client_cookie(ClientCookie::WhenNew)
+        .build()
+        .await;
     let app = app(&bridge.unwrap());
     let mut browser = Browser::new();
     assert!(browser.get(&app, "/plain").await.set_cookie("sid.cid").is_some());
@@ -85,7 +88,8 @@ async fn a_changed_client_cookie_gets_a_new_id() {
 #[tokio::test]
 async fn requests_without_the_extractor_cost_no_store_trip() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -102,7 +106,8 @@ async fn requests_without_the_extractor_cost_no_store_trip() {
 #[tokio::test]
 async fn reading_creates_nothing_and_the_first_change_creates_one_record() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     for body in ["", "{}"] {
@@ -119,7 +124,8 @@ async fn reading_creates_nothing_and_the_first_change_creates_one_record() {
 #[tokio::test]
 async fn only_a_change_is_written_and_a_cookie_that_the_browser_has_is_not_sent_again() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":{"x":1,"y":2}}"#).await;
@@ -138,7 +144,10 @@ async fn only_a_change_is_written_and_a_cookie_that_the_browser_has_is_not_sent_
 #[tokio::test]
 async fn rolling_renews_with_each_response_and_renew_past_half_of_the_life() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).store(store.clone()).rolling(true);
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .store(store.clone())
+        .renewal(Renewal::EveryResponse);
     let rolling = app(&builder.build().await.unwrap());
     let mut browser = Browser::new();
     browser.post(&rolling, "/merge", r#"{"a":1}"#).await;
@@ -150,7 +159,10 @@ async fn rolling_renews_with_each_response_and_renew_past_half_of_the_life() {
     assert!(browser.get(&rolling, "/plain?EIO=4&sid=x").await.set_cookie("sid").is_none());
 
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).store(store.clone()).renew(true);
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .store(store.clone())
+        .renewal(Renewal::PastHalf);
     let renew = app(&builder.max_age(Duration::from_secs(4)).build().await.unwrap());
     let mut browser = Browser::new();
     browser.post(&renew, "/merge", r#"{"a":1}"#).await;
@@ -194,7 +206,7 @@ async fn a_session_cookie_overrides_what_the_handler_lets_caches_keep() {
 
 #[tokio::test]
 async fn a_logout_clears_the_cookie_and_keeps_the_client_of_an_open_session() {
-    let bridge = SessionBridge::builder().keys([KEY]).domain("example.com").path("/app");
+    let bridge = SessionBridge::builder().signing_keys([KEY]).domain("example.com").path("/app");
     let bridge = bridge.build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
@@ -314,8 +326,12 @@ async fn a_signed_id_that_names_nothing_is_not_adopted() {
 async fn twenty_first_posts_at_once_make_one_session_with_all_changes() {
     for known in [true, false] {
         let store = ProbeStore::new();
-        let bridge =
-            SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+        let bridge = SessionBridge::builder()
+            .signing_keys([KEY])
+            .store(store.clone())
+            .build()
+            .await
+            .unwrap();
         let app = app(&bridge);
         let mut browser = Browser::new();
         browser.get(&app, "/plain").await;
@@ -371,7 +387,8 @@ async fn conflicts_can_be_errors_or_overwrite() {
         (OnConflict::Error, StatusCode::CONFLICT, serde_json::json!({"a": 1, "fast": 1})),
         (OnConflict::Overwrite, StatusCode::OK, serde_json::json!({"a": 1, "slow": 1})),
     ] {
-        let bridge = SessionBridge::builder().keys([KEY]).on_conflict(on_conflict).build().await;
+        let bridge =
+            SessionBridge::builder().signing_keys([KEY]).on_conflict(on_conflict).build().await;
         let bridge = bridge.unwrap();
         let app = app(&bridge);
         let mut browser = Browser::new();
@@ -390,7 +407,8 @@ async fn conflicts_can_be_errors_or_overwrite() {
 #[tokio::test]
 async fn a_write_to_a_session_that_ended_meanwhile_is_a_409_and_revives_nothing() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -428,7 +446,12 @@ async fn parallel_updates_lose_nothing() {
 #[tokio::test]
 async fn a_sessions_own_max_age_stays_with_it() {
     // Each answer sends the cookie, and so says how long the session lives.
-    let bridge = SessionBridge::builder().keys([KEY]).rolling(true).build().await.unwrap();
+    let bridge = SessionBridge::builder()
+        .signing_keys([KEY])
+        .renewal(Renewal::EveryResponse)
+        .build()
+        .await
+        .unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     let set = browser.post(&app, "/age/1000", "").await.set_cookie("sid").unwrap();
@@ -445,7 +468,7 @@ async fn a_sessions_own_max_age_stays_with_it() {
 
 #[tokio::test]
 async fn the_absolute_max_age_caps_what_rolling_renews() {
-    let builder = SessionBridge::builder().keys([KEY]).rolling(true);
+    let builder = SessionBridge::builder().signing_keys([KEY]).renewal(Renewal::EveryResponse);
     let bridge = builder.absolute_max_age(Duration::from_secs(2)).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
@@ -459,7 +482,7 @@ async fn the_absolute_max_age_caps_what_rolling_renews() {
 
 #[tokio::test]
 async fn an_expired_session_is_gone_and_the_next_one_has_a_new_id() {
-    let bridge = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(1));
+    let bridge = SessionBridge::builder().signing_keys([KEY]).max_age(Duration::from_secs(1));
     let bridge = bridge.build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
@@ -478,7 +501,8 @@ async fn an_expired_session_is_gone_and_the_next_one_has_a_new_id() {
 #[tokio::test]
 async fn a_session_at_the_payload_limit_is_kept_and_one_over_it_is_a_413() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).max_payload(100).store(store.clone());
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).max_payload(100).store(store.clone());
     let app = app(&builder.build().await.unwrap());
     let mut browser = Browser::new();
     let body = |length: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(length - 8));
@@ -496,7 +520,8 @@ async fn a_session_at_the_payload_limit_is_kept_and_one_over_it_is_a_413() {
 #[tokio::test]
 async fn a_broken_store_is_a_503_only_where_it_is_needed() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
     browser.post(&app, "/merge", r#"{"a":1}"#).await;
@@ -522,7 +547,8 @@ async fn a_broken_store_is_a_503_only_where_it_is_needed() {
 #[tokio::test]
 async fn a_failed_commit_is_a_503_and_no_false_success() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     let breaker = store.clone();
     let app = axum::Router::new()
         .route(
@@ -545,7 +571,8 @@ async fn a_failed_commit_is_a_503_and_no_false_success() {
 #[tokio::test]
 async fn an_error_of_the_store_keeps_its_source() {
     let store = ProbeStore::new();
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     store.set_broken(true);
     let error = bridge.get_by_id(&SessionId::generate()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
@@ -601,12 +628,17 @@ async fn after_the_response_a_session_can_be_read_but_not_changed() {
 #[tokio::test]
 async fn a_cookie_signed_by_an_older_key_is_accepted_and_issued_anew() {
     let store = ProbeStore::new();
-    let old =
-        SessionBridge::builder().keys([OTHER_KEY]).store(store.clone()).build().await.unwrap();
+    let old = SessionBridge::builder()
+        .signing_keys([OTHER_KEY])
+        .store(store.clone())
+        .build()
+        .await
+        .unwrap();
     let mut browser = Browser::new();
     browser.post(&app(&old), "/merge", r#"{"a":1}"#).await;
-    let builder =
-        SessionBridge::builder().keys([KEY, OTHER_KEY]).client_cookie(ClientCookie::WhenNew);
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY, OTHER_KEY])
+        .client_cookie(ClientCookie::WhenNew);
     let new = builder.store(store.clone()).build().await.unwrap();
     let app_new = app(&new);
     let before = browser.jar.clone();
@@ -617,7 +649,7 @@ async fn a_cookie_signed_by_an_older_key_is_accepted_and_issued_anew() {
     assert!(answer.set_cookie("sid.cid").is_some());
     assert!(before["sid"] != browser.jar["sid"] && before["sid.cid"] != browser.jar["sid.cid"]);
     // Now the old key can go.
-    let last = SessionBridge::builder().keys([KEY]).store(store).build().await.unwrap();
+    let last = SessionBridge::builder().signing_keys([KEY]).store(store).build().await.unwrap();
     assert_eq!(browser.get(&app(&last), "/read").await.json()["data"]["a"], 1);
 }
 
@@ -631,7 +663,7 @@ async fn secure_follows_the_scheme_and_a_trusted_proxy() {
         (1, "http", "/plain", false),
         (0, "http", "https://example.com/plain", true),
     ] {
-        let builder = SessionBridge::builder().keys([KEY]).trusted_proxies(trust);
+        let builder = SessionBridge::builder().signing_keys([KEY]).trusted_proxies(trust);
         let bridge = builder.build().await.unwrap();
         let request = axum::http::Request::get(uri).header("x-forwarded-proto", proto);
         let answer = send(&app(&bridge), request.body(Body::empty()).unwrap()).await;
@@ -642,8 +674,10 @@ async fn secure_follows_the_scheme_and_a_trusted_proxy() {
 
 #[tokio::test]
 async fn host_prefixed_names_are_secure_whatever_the_scheme() {
-    let builder =
-        SessionBridge::builder().keys([KEY]).key("__Host-sid").same_site(SameSite::Strict);
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .cookie_name("__Host-sid")
+        .same_site(SameSite::Strict);
     let app = app(&builder.build().await.unwrap());
     let answer = Browser::new().post(&app, "/merge", r#"{"a":1}"#).await;
     for name in ["__Host-sid", "__Host-sid.cid"] {
@@ -654,7 +688,7 @@ async fn host_prefixed_names_are_secure_whatever_the_scheme() {
 
 #[tokio::test]
 async fn http_only_and_secure_can_be_chosen() {
-    let builder = SessionBridge::builder().keys([KEY]).http_only(false).secure(Secure::Yes);
+    let builder = SessionBridge::builder().signing_keys([KEY]).http_only(false).secure(Secure::Yes);
     let app = app(&builder.client_max_age(DAY).build().await.unwrap());
     let line = Browser::new().get(&app, "/plain").await.set_cookie("sid.cid").unwrap();
     assert!(

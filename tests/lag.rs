@@ -29,7 +29,8 @@ struct World {
 }
 
 async fn world(on_destroy: OnDestroy) -> World {
-    let builder = SessionBridge::builder().keys([KEY]).node_id("n").event_capacity(CAPACITY);
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).node_id("n").event_capacity(CAPACITY);
     let bridge = builder.on_destroy(on_destroy).build().await.unwrap();
     let (layer, io) = SocketIo::new_layer();
     let connected = async |socket: SocketRef| {

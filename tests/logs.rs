@@ -58,13 +58,13 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn unsigned_cookies_and_missing_or_weak_keys_are_warned_of() {
     let (log, _guard) = Log::begin();
-    SessionBridge::builder().keys([KEY]).build().await.unwrap();
+    SessionBridge::builder().signing_keys([KEY]).build().await.unwrap();
     assert_eq!(log.count("WARN"), 0, "{}", log.text());
     SessionBridge::builder().signed(false).build().await.unwrap();
     assert_eq!(log.count("cookies are not signed"), 1, "{}", log.text());
     SessionBridge::builder().build().await.unwrap();
     assert_eq!(log.count("no signing keys are given"), 1, "{}", log.text());
-    SessionBridge::builder().keys(["short"]).allow_weak_keys(true).build().await.unwrap();
+    SessionBridge::builder().signing_keys(["short"]).allow_weak_keys(true).build().await.unwrap();
     assert_eq!(log.count("shorter than 32 bytes"), 1, "{}", log.text());
     assert_eq!(log.count("WARN"), 3, "{}", log.text());
 }
@@ -72,7 +72,7 @@ async fn unsigned_cookies_and_missing_or_weak_keys_are_warned_of() {
 #[tokio::test]
 async fn anomalies_are_traced_and_neither_ids_nor_keys_nor_data_get_into_the_log() {
     let (log, _guard) = Log::begin();
-    let bridge = SessionBridge::builder().keys([KEY, OTHER_KEY]).build().await.unwrap();
+    let bridge = SessionBridge::builder().signing_keys([KEY, OTHER_KEY]).build().await.unwrap();
     let app = app(&bridge);
     let (mut a, mut b) = (Browser::new(), Browser::new());
     a.post(&app, "/merge", r#"{"password":"a secret"}"#).await;
@@ -116,7 +116,7 @@ async fn anomalies_are_traced_and_neither_ids_nor_keys_nor_data_get_into_the_log
 #[tokio::test]
 async fn what_clients_do_wrong_is_counted_and_is_no_warning() {
     let (log, _guard) = Log::begin();
-    let builder = SessionBridge::builder().keys([KEY]).max_payload(100);
+    let builder = SessionBridge::builder().signing_keys([KEY]).max_payload(100);
     let bridge = builder.build().await.unwrap();
     let app = app(&bridge);
     let mut browser = Browser::new();
@@ -162,7 +162,7 @@ async fn a_proxy_that_is_not_trusted_with_its_https_is_warned_of_once() {
                 assert_eq!(Browser::new().send(&app, request).await.status, 200);
             }
         };
-        let builder = || SessionBridge::builder().keys([KEY]);
+        let builder = || SessionBridge::builder().signing_keys([KEY]);
         ask(builder().trusted_proxies(1)).await;
         ask(builder().secure(Secure::Yes)).await;
         ask(builder().secure(Secure::No)).await;
@@ -176,7 +176,7 @@ async fn a_proxy_that_is_not_trusted_with_its_https_is_warned_of_once() {
 #[tokio::test]
 async fn a_request_that_came_by_plain_http_is_no_reason_for_a_warning() {
     let (log, _guard) = Log::begin();
-    let bridge = SessionBridge::builder().keys([KEY]).build().await.unwrap();
+    let bridge = SessionBridge::builder().signing_keys([KEY]).build().await.unwrap();
     let app = app(&bridge);
     for (name, value) in [
         ("x-forwarded-proto", "http"),
@@ -195,8 +195,8 @@ async fn a_crowd_that_waits_for_one_session_fills_no_log() {
     use axum_io_session::{Result, Session};
 
     let bridge = SessionBridge::builder()
-        .keys([KEY])
-        .wait_limit(std::time::Duration::from_millis(20))
+        .signing_keys([KEY])
+        .acquire_timeout(std::time::Duration::from_millis(20))
         .build()
         .await
         .unwrap();

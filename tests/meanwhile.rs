@@ -101,7 +101,8 @@ async fn a_handler_whose_client_got_another_session_writes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_blocks_its_thread_past_the_lease_is_refused() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).lease(Duration::from_millis(200));
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).lease_duration(Duration::from_millis(200));
     let bridge = builder.store(store.clone()).build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store };
     let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
@@ -126,7 +127,8 @@ async fn a_handler_that_blocks_its_thread_past_the_lease_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_blocks_its_thread_past_the_lease_ends_nothing_either() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).lease(Duration::from_millis(200));
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).lease_duration(Duration::from_millis(200));
     let bridge = builder.store(store.clone()).build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store };
     let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
@@ -142,7 +144,7 @@ async fn a_handler_that_blocks_its_thread_past_the_lease_ends_nothing_either() {
 async fn a_handler_that_goes_on_after_its_token_fired_is_refused_although_the_lease_has_time_left()
 {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).max_hold(Duration::from_millis(100));
+    let builder = SessionBridge::builder().signing_keys([KEY]).max_hold(Duration::from_millis(100));
     let bridge = builder.store(store.clone()).build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store };
     let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
@@ -171,7 +173,7 @@ async fn reading_in_a_handler_does_not_extend_the_life_and_writing_does() {
     let before = left().await;
     until("time passes", async || support::world::now_ms() > before - 30 * 24 * 3600 * 1000 + 5)
         .await;
-    world.bridge.with_session(&session, |ctx| async move { ctx.session() }).await.unwrap();
+    world.bridge.with_session(&session, |ctx| async move { ctx.data() }).await.unwrap();
     assert_eq!((left().await, world.store.touches()), (before, 0));
     let write = |ctx: axum_io_session::SessionContext| async move {
         ctx.insert("n", 2).unwrap();
@@ -183,7 +185,8 @@ async fn reading_in_a_handler_does_not_extend_the_life_and_writing_does() {
 #[tokio::test]
 async fn a_handler_that_leaves_too_much_gets_an_error_and_changes_nothing() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).max_payload(100).store(store.clone());
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).max_payload(100).store(store.clone());
     let bridge = builder.build().await.unwrap();
     let world = World { app: app(&bridge), bridge, store };
     let (_, session, _) = world.seeded(r#"{"n":1}"#).await;

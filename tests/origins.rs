@@ -33,7 +33,7 @@ use support::http::{Answer, Browser, send};
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
 fn builder() -> SessionBridgeBuilder {
-    SessionBridge::builder().keys([support::KEY])
+    SessionBridge::builder().signing_keys([support::KEY])
 }
 
 /// An application with Socket.IO whose routes count their calls.

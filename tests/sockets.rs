@@ -11,7 +11,7 @@ use axum::Router;
 use axum_io_session::bridge::{OnDestroy, SocketMessages, SocketPairing};
 use axum_io_session::socket::{ClientSession, attach};
 use axum_io_session::{
-    Error, ErrorKind, SessionBridge, SessionEvent, SocketSession as _, bridge_session,
+    Error, ErrorKind, SessionBridge, SessionEvent, SocketSessionExt as _, bridge_session,
 };
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
@@ -48,7 +48,7 @@ async fn default_world() -> World {
 
 /// A world whose sockets stay when their session ends.
 async fn patient_world() -> World {
-    let builder = SessionBridge::builder().keys([KEY]).node_id("test");
+    let builder = SessionBridge::builder().signing_keys([KEY]).node_id("test");
     world(builder.on_destroy(OnDestroy::Notify).build().await.unwrap()).await
 }
 
@@ -83,7 +83,7 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
         let _ = ack.send(&json!({ "client": seen.client_id, "session": seen.session_id }));
     });
     socket.on("get", |socket: SocketRef, ack: AckSender| async move {
-        let data = socket.with_session(|session| async move { session.session() }).await;
+        let data = socket.with_session(|session| async move { session.data() }).await;
         let _ = ack.send(&outcome(data));
     });
     socket.on("inc", |socket: SocketRef, ack: AckSender| async move {
@@ -207,7 +207,7 @@ async fn a_socket_follows_its_client_through_its_first_session_a_new_id_and_logo
 
 #[tokio::test]
 async fn a_socket_is_not_told_of_changes_that_it_could_read_when_it_came() {
-    let builder = SessionBridge::builder().keys([KEY]).node_id("n");
+    let builder = SessionBridge::builder().signing_keys([KEY]).node_id("n");
     let slow = builder.backend(async |config| Ok(Faulty::make("tells late", config)));
     let world = world(slow.build().await.unwrap()).await;
     let mut browser = Browser::new();
@@ -255,7 +255,7 @@ async fn the_client_cookie_alone_opens_no_session_of_before_a_restart() {
     for find in [true, false] {
         let store = if find { ProbeStore::new() } else { ProbeStore::new().without_find() };
         let build = async || {
-            SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap()
+            SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap()
         };
         let mut browser = Browser::new();
         let before = build().await;
@@ -282,7 +282,8 @@ async fn the_client_cookie_alone_opens_no_session_of_before_a_restart() {
 
 #[tokio::test]
 async fn pairing_by_client_opens_the_session_to_the_client_cookie() {
-    let builder = SessionBridge::builder().keys([KEY]).socket_pairing(SocketPairing::ClientOnly);
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).socket_pairing(SocketPairing::ClientOnly);
     let world = world(builder.build().await.unwrap()).await;
     let mut browser = world.seeded(r#"{"n":1}"#).await;
     browser.jar.remove("sid");
@@ -366,7 +367,7 @@ async fn what_was_forgotten_is_named() {
 #[tokio::test]
 async fn a_store_that_fails_rejects_the_connection_without_details() {
     let store = ProbeStore::new();
-    let builder = SessionBridge::builder().keys([KEY]).store(store.clone());
+    let builder = SessionBridge::builder().signing_keys([KEY]).store(store.clone());
     let world = world(builder.build().await.unwrap()).await;
     let browser = world.seeded(r#"{"n":1}"#).await;
     store.set_broken(true);
@@ -491,7 +492,7 @@ async fn messages_can_be_renamed_switched_off_and_carry_ids() {
         cleanup: Some("swept".into()),
         include_ids: true,
     };
-    let bridge = SessionBridge::builder().keys([KEY]).node_id("n").messages(messages);
+    let bridge = SessionBridge::builder().signing_keys([KEY]).node_id("n").messages(messages);
     let world = world(bridge.build().await.unwrap()).await;
     let mut browser = world.seeded(r#"{"n":1}"#).await;
     let id = browser.get(&world.app, "/id").await.body;
@@ -516,7 +517,8 @@ async fn messages_can_be_renamed_switched_off_and_carry_ids() {
 #[tokio::test]
 async fn sockets_are_disconnected_after_the_grace_also_if_there_is_a_new_session() {
     let grace = Duration::from_millis(500);
-    let builder = SessionBridge::builder().keys([KEY]).on_destroy(OnDestroy::Disconnect { grace });
+    let builder =
+        SessionBridge::builder().signing_keys([KEY]).on_destroy(OnDestroy::Disconnect { grace });
     let world = world(builder.build().await.unwrap()).await;
     for again in [false, true] {
         let mut browser = world.seeded(r#"{"n":1}"#).await;
@@ -537,7 +539,7 @@ async fn sockets_are_disconnected_after_the_grace_also_if_there_is_a_new_session
 
 #[tokio::test]
 async fn expiry_tells_open_sockets_in_time() {
-    let builder = SessionBridge::builder().keys([KEY]).max_age(Duration::from_secs(1));
+    let builder = SessionBridge::builder().signing_keys([KEY]).max_age(Duration::from_secs(1));
     let world = world(builder.build().await.unwrap()).await;
     let browser = world.seeded(r#"{"n":1}"#).await;
     let mut socket = world.open(&browser).await;
@@ -548,7 +550,7 @@ async fn expiry_tells_open_sockets_in_time() {
 
 #[tokio::test]
 async fn with_nothing_as_policy_sockets_are_not_told_of_the_end() {
-    let builder = SessionBridge::builder().keys([KEY]).on_destroy(OnDestroy::Nothing);
+    let builder = SessionBridge::builder().signing_keys([KEY]).on_destroy(OnDestroy::Nothing);
     let world = world(builder.build().await.unwrap()).await;
     let mut browser = world.seeded(r#"{"n":1}"#).await;
     let mut socket = world.open(&browser).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum_io_session::ClientId;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{
-    Backend, BackendConfig, Commit, Committed, Create, Created, Loaded, Target,
+    Backend, BackendConfig, Commit, Committed, Create, Created, DestroyTarget, Loaded,
 };
 use axum_io_session::session::{MaxAge, Record, SessionData};
 use cluster_tests::{PREFIX, Redis, RedisCluster, until};
@@ -47,7 +47,7 @@ async fn a_session_whose_max_age_grows_is_found_by_its_id_as_long_as_it_lives() 
             release: false,
             new_id: None,
         };
-        assert!(matches!(node.commit(grown).await.unwrap(), Committed::Done(_)));
+        assert!(matches!(node.commit(grown).await.unwrap(), Committed::Written(_)));
         let key = pointer(&record);
         let server = match url.contains("cluster") {
             true => &cluster.servers()[cluster.primary_of(&key)],
@@ -55,7 +55,7 @@ async fn a_session_whose_max_age_grows_is_found_by_its_id_as_long_as_it_lives() 
         };
         let left: u128 = server.cli(&["PTTL", &key]).parse().unwrap();
         assert!(left >= hour.as_millis(), "{url}: {left} ms");
-        assert!(node.destroy(Target::Session(record.session_id)).await.unwrap(), "{url}");
+        assert!(node.destroy(DestroyTarget::Session(record.session_id)).await.unwrap(), "{url}");
         assert_eq!(server.cli(&["EXISTS", &key]), "0", "{url}");
         node.shutdown().await;
     }

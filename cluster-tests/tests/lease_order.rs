@@ -15,7 +15,7 @@ async fn an_acquire_whose_caller_goes_away_leaves_no_lease_behind() {
     let redis = Redis::start();
     let mut config = BackendConfig::default();
     // One that stays would stay for longer than the test.
-    config.lease = Duration::from_secs(600);
+    config.lease_duration = Duration::from_secs(600);
     let place = RedisConfig::new(redis.url()).pool_size(8);
     let node = RedisBackend::connect(place, config).await.unwrap();
     let clients: Vec<ClientId> = (0..400).map(|_| ClientId::generate()).collect();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{
-    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NewId,
-    NodeFigures, Target,
+    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget,
+    Loaded, NewId, NodeStats,
 };
 use axum_io_session::session::{DestroyReason, Record, SessionData, SessionEvent};
 use axum_io_session::{ClientId, ErrorKind};
@@ -155,7 +155,7 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
             }
             // Redis that is full takes an end: it frees.
             if refusal != "full" {
-                let destroy = a.destroy(Target::Session(kept.session_id)).await;
+                let destroy = a.destroy(DestroyTarget::Session(kept.session_id)).await;
                 assert!(destroy.is_err(), "{place}: {destroy:?}");
             }
             end(&redis);
@@ -163,13 +163,13 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
             assert!(heard.is_empty(), "{place}: {heard:?}");
 
             assert!(
-                matches!(a.commit(commit(&written, 3)).await.unwrap(), Committed::Done(_)),
+                matches!(a.commit(commit(&written, 3)).await.unwrap(), Committed::Written(_)),
                 "{place}"
             );
             assert!(
                 matches!(next(&mut events).await, SessionEvent::Set(set) if set.client_id == written.client_id)
             );
-            assert!(a.destroy(Target::Session(kept.session_id)).await.unwrap(), "{place}");
+            assert!(a.destroy(DestroyTarget::Session(kept.session_id)).await.unwrap(), "{place}");
             assert!(
                 matches!(next(&mut events).await, SessionEvent::Destroy(end) if end.client_id == kept.client_id)
             );
@@ -198,22 +198,25 @@ async fn sessions_end_and_nodes_come_and_go_while_redis_is_full() {
         told(&a, &mut events).await;
         fill(&redis);
 
-        assert!(a.destroy(Target::Session(logged_out.session_id)).await.unwrap(), "{program}");
+        assert!(
+            a.destroy(DestroyTarget::Session(logged_out.session_id)).await.unwrap(),
+            "{program}"
+        );
         assert!(
             a.load(&[logged_out.session_id], None).await.unwrap()
                 == Loaded::Missing { superseded: false }
         );
         // As a handler ends it.
         let acquired = a.acquire(&leased.client_id, WAIT).await.unwrap();
-        let target = Target::Leased(leased.client_id, leased.generation, acquired.lease);
+        let target = DestroyTarget::Leased(leased.client_id, leased.generation, acquired.lease);
         assert!(a.destroy(target).await.unwrap(), "{program}");
         a.release(&held.client_id, lease);
         let again = a.acquire(&held.client_id, WAIT).await.unwrap();
         assert!(a.renew(&held.client_id, again.lease).await.unwrap());
         assert!(a.touch(&held.client_id, held.generation).await.unwrap().is_some(), "{program}");
-        a.beat(&NodeFigures::default()).await.unwrap();
+        a.heartbeat(&NodeStats::default()).await.unwrap();
         let late = node(&redis, BackendConfig::default()).await;
-        late.beat(&NodeFigures::default()).await.unwrap();
+        late.heartbeat(&NodeStats::default()).await.unwrap();
         assert_eq!(a.nodes().await.unwrap().len(), 2, "{program}");
 
         let mut ends = Vec::new();
@@ -244,7 +247,7 @@ async fn sessions_end_and_nodes_come_and_go_while_redis_is_full() {
 async fn foreign_values_at_our_keys_stand_in_nobodys_way() {
     let redis = Redis::start();
     let mut config = BackendConfig::default();
-    config.lease = Duration::from_secs(1);
+    config.lease_duration = Duration::from_secs(1);
     let node = node(&redis, config).await;
     let foreign: [(&str, &str, &[&str]); 9] = [
         ("a record with a spoiled field", "s", &["HSET", "KEY", "hinted", "x"]),
@@ -273,14 +276,14 @@ async fn foreign_values_at_our_keys_stand_in_nobodys_way() {
         match part {
             // Who can't be read is over.
             "s" => assert_eq!(written, Committed::Ended, "{what}"),
-            _ => assert!(matches!(written, Committed::Done(_)), "{what}: {written:?}"),
+            _ => assert!(matches!(written, Committed::Written(_)), "{what}: {written:?}"),
         }
         node.release(&record.client_id, acquired.lease);
         assert!(
             node.acquire(&record.client_id, WAIT).await.is_ok(),
             "{what}: the lease is free again"
         );
-        let after = node.destroy(Target::Client(record.client_id)).await;
+        let after = node.destroy(DestroyTarget::Client(record.client_id)).await;
         assert!(after.is_ok(), "{what}: {after:?}");
     }
     node.shutdown().await;

@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
-use axum_io_session::backend::{Backend, BackendConfig, Create, Created, Target};
+use axum_io_session::backend::{Backend, BackendConfig, Create, Created, DestroyTarget};
 use axum_io_session::{ClientId, Error, ErrorKind};
 use cluster_tests::{LOCAL_SERVER, PREFIX, Proxy, Redis, RedisCluster, fetched_server, until};
 use support::person::HEALS;
@@ -120,7 +120,7 @@ async fn every_version_has_changes_on_its_replica_before_they_are_done() {
             let key = format!("{PREFIX}:{{{}}}:s", client.as_str());
             let pointer = format!("{PREFIX}:sid:{}", record.session_id.as_str());
             assert_eq!(replica.cli(&["EXISTS", &key, &pointer]), "2", "{program}");
-            assert!(backend.destroy(Target::Client(client)).await.unwrap());
+            assert!(backend.destroy(DestroyTarget::Client(client)).await.unwrap());
             assert_eq!(replica.cli(&["EXISTS", &key]), "0", "{program}");
         }
         backend.shutdown().await;

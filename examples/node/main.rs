@@ -134,12 +134,12 @@ async fn connected(_socket: SocketRef) {}
 
 async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     let mut builder = SessionBridge::builder()
-        .key(&args.key)
-        .keys(&args.keys)
+        .cookie_name(&args.key)
+        .signing_keys(&args.keys)
         .allow_weak_keys(args.allow_weak_keys)
         .max_age(args.max_age)
         .max_payload(MEGABYTE)
-        .lease(args.lease)
+        .lease_duration(args.lease)
         .retry_after(args.retry_after)
         .when_unavailable(args.when_away)
         .trusted_proxies(args.trusted_proxies)

@@ -98,7 +98,7 @@ async fn hold(
     let n = bridge
         .with_session(&id, |session| async move {
             wait.over().await;
-            add_one(&mut *session.session_mut()?)
+            add_one(&mut *session.data_mut()?)
         })
         .await??;
     Ok(Json(n))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum_io_session::bridge::Handshake;
 use axum_io_session::socket::SocketContext;
-use axum_io_session::{Error, ErrorKind, Result, SocketSession as _};
+use axum_io_session::{Error, ErrorKind, Result, SocketSessionExt as _};
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, SocketRef, TryData};
 use socketioxide::socket::Socket;
@@ -24,7 +24,7 @@ pub(crate) fn add_events(socket: &SocketRef, probes: bool) {
     });
     socket.on("session:inc", |socket: SocketRef, ack: AckSender| async move {
         reply(&socket, ack, |session| async move {
-            add_one(&mut *session.session_mut()?)?;
+            add_one(&mut *session.data_mut()?)?;
             Ok(answer(&session))
         })
         .await;
@@ -80,11 +80,11 @@ fn add_probes(socket: &SocketRef) {
     });
     socket.on("session:nested", |socket: SocketRef, ack: AckSender| async move {
         reply(&socket, ack, |session| async move {
-            add_one(&mut *session.session_mut()?)?;
+            add_one(&mut *session.data_mut()?)?;
             session
                 .socket()
                 .try_with_session(|inner| async move {
-                    add_one(&mut *inner.session_mut()?)?;
+                    add_one(&mut *inner.data_mut()?)?;
                     Ok::<_, Error>(())
                 })
                 .await?;
@@ -127,7 +127,7 @@ fn answer(session: &SocketContext) -> Value {
         "ok": true,
         "clientId": session.client_id(),
         "sessionId": session.session_id(),
-        "session": session.session(),
+        "session": session.data(),
         "node": node(session.socket()),
     })
 }

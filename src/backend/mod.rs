@@ -26,8 +26,8 @@ use crate::error::Result;
 use crate::session::{ClientId, Generation, NodeId, SessionId};
 
 pub use types::{
-    Acquired, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known, LeaseToken,
-    Loaded, NewId, NodeFigures, NodeInfo, Target,
+    Acquired, BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget,
+    LeaseToken, Loaded, NewId, NodeInfo, NodeStats, SessionSnapshot,
 };
 
 /// The place where sessions live.
@@ -77,7 +77,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Ends a session and tells why. `false` if there was none. Does not wait for a lease: the
     /// holder's commit is refused.
-    async fn destroy(&self, target: Target) -> Result<bool>;
+    async fn destroy(&self, target: DestroyTarget) -> Result<bool>;
 
     /// Waits for the client's lease, at most `wait`, and reads its session with it.
     ///
@@ -103,9 +103,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The client's session as far as this node knows without asking: exact on a single node,
     /// and for clients that are [watched](Self::watch).
-    fn known_session(&self, client: &ClientId) -> Option<Known>;
+    fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot>;
 
-    /// Whether all sessions are in this process, so that [`known_session`](Self::known_session)
+    /// Whether all sessions are in this process, so that [`cached_session`](Self::cached_session)
     /// is exact for all clients. Default: `false`.
     fn is_local(&self) -> bool {
         false
@@ -145,7 +145,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Says to the other nodes that this one is there, and how it is. A node that has not for a
     /// while (15 seconds in Redis) counts as gone.
-    async fn beat(&self, figures: &NodeFigures) -> Result<()>;
+    async fn heartbeat(&self, figures: &NodeStats) -> Result<()>;
 
     /// The nodes that are there, this one included once it has [said so](Self::beat), by name.
     async fn nodes(&self) -> Result<Vec<NodeInfo>>;

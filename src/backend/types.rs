@@ -148,7 +148,7 @@ pub enum NewId {
 #[non_exhaustive]
 pub enum Committed {
     /// Written; the record as it is now.
-    Done(Record),
+    Written(Record),
     /// Not written: somebody wrote before. The newest record.
     Conflict(Record),
     /// Not written: the session has ended.
@@ -160,7 +160,7 @@ pub enum Committed {
 /// Which session [`destroy`](super::Backend::destroy) ends.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub enum Target {
+pub enum DestroyTarget {
     /// The session with this id.
     Session(SessionId),
     /// The client's session, whichever it is.
@@ -185,7 +185,7 @@ pub struct Acquired {
 
 /// A client's session as a node knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct SessionSnapshot {
     /// Its id.
     pub session_id: SessionId,
     /// Its birth mark.
@@ -207,7 +207,7 @@ pub struct BackendConfig {
     /// How long sessions live. Default: 30 days since the last write.
     pub lifetime: Lifetime,
     /// Length of a lease unless it is renewed. Default: 10 seconds.
-    pub lease: Duration,
+    pub lease_duration: Duration,
     /// How many callers may wait for one client's lease. Default: 1024.
     pub lease_queue_limit: usize,
     /// Bytes of a session's JSON. Default: 64 KiB.
@@ -223,7 +223,7 @@ impl Default for BackendConfig {
         Self {
             node: NodeId::random(),
             lifetime: Lifetime::new(Duration::from_secs(30 * 24 * 60 * 60)),
-            lease: Duration::from_secs(10),
+            lease_duration: Duration::from_secs(10),
             lease_queue_limit: 1024,
             max_payload: 64 * 1024,
             event_capacity: 4096,
@@ -272,7 +272,7 @@ impl BackendEvent {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct NodeFigures {
+pub struct NodeStats {
     /// Seconds since its bridge was built.
     pub uptime_seconds: u64,
     /// Sockets that are attached now.
@@ -299,7 +299,7 @@ pub struct NodeInfo {
     /// Its name.
     pub node: NodeId,
     /// What it said last.
-    pub figures: NodeFigures,
+    pub figures: NodeStats,
     /// How long ago that was.
     #[serde(rename = "seenMs", serialize_with = "as_millis")]
     pub seen: Duration,
@@ -307,7 +307,7 @@ pub struct NodeInfo {
 
 impl NodeInfo {
     /// A node that said this so long ago.
-    pub fn new(node: NodeId, figures: NodeFigures, seen: Duration) -> Self {
+    pub fn new(node: NodeId, figures: NodeStats, seen: Duration) -> Self {
         Self { node, figures, seen }
     }
 }

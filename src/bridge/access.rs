@@ -6,7 +6,7 @@ use super::handle::SessionBridge;
 use super::own_ends::{self, Ended};
 use super::unit_of_work::Unit;
 use super::with_session::Held;
-use crate::backend::{Loaded, Target};
+use crate::backend::{DestroyTarget, Loaded};
 use crate::error::{Error, Result};
 use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};
 
@@ -106,7 +106,7 @@ impl SessionBridge {
     #[doc(alias = "destroyById")]
     pub async fn destroy_by_id(&self, session: &SessionId) -> Result<bool> {
         let own = self.own_session(|ids| ids.contains(session).then(|| vec![*session])).await?;
-        let done = self.backend().destroy(Target::Session(*session)).await?;
+        let done = self.backend().destroy(DestroyTarget::Session(*session)).await?;
         if done {
             let sealed = own.is_some_and(|own| own.sealed);
             own_ends::note(Ended::Session { id: *session, sealed });
@@ -121,7 +121,7 @@ impl SessionBridge {
     #[doc(alias = "destroyByClientId")]
     pub async fn destroy_by_client_id(&self, client: &ClientId) -> Result<bool> {
         let own = self.own_session(|ids| (!ids.is_empty()).then(|| ids.to_vec())).await?;
-        let done = self.backend().destroy(Target::Client(*client)).await?;
+        let done = self.backend().destroy(DestroyTarget::Client(*client)).await?;
         if done {
             own_ends::note(Ended::Client(*client));
             if let Some(own) = own.filter(|own| own.client_id == *client) {

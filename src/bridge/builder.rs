@@ -16,7 +16,7 @@ use crate::backend::local::LocalBackend;
 use crate::backend::redis::{RedisBackend, RedisConfig};
 use crate::backend::{Backend, BackendConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::NodeId;
+use crate::session::{NodeId, Renewal};
 use crate::store::{LiveStore, SessionStore};
 
 type Connect =
@@ -31,8 +31,8 @@ type Connect =
 /// use axum_io_session::{SessionBridge, store::LiveStore};
 ///
 /// let bridge = SessionBridge::builder()
-///     .key("app.sid")
-///     .keys(["a signing key of at least 32 bytes, kept secret"])
+///     .cookie_name("app.sid")
+///     .signing_keys(["a signing key of at least 32 bytes, kept secret"])
 ///     .max_age(Duration::from_secs(24 * 60 * 60))
 ///     .store(LiveStore::new())
 ///     .build()
@@ -59,7 +59,7 @@ impl SessionBridgeBuilder {
     ///
     /// A name that begins with `__Host-` or `__Secure-` makes the cookies Secure, and the build
     /// fails if another option contradicts the prefix.
-    pub fn key(mut self, name: impl Into<String>) -> Self {
+    pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.options.key = name.into();
         self
     }
@@ -109,17 +109,11 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Every response renews the session, in the store and in the cookie, also if nothing
-    /// changed. Costs a store trip on each request. Default false.
-    pub fn rolling(mut self, rolling: bool) -> Self {
-        self.options.lifetime.rolling = rolling;
-        self
-    }
-
-    /// A response renews the session once less than half of its time is left. Costs a store trip
-    /// on each request. Default false.
-    pub fn renew(mut self, renew: bool) -> Self {
-        self.options.lifetime.renew = renew;
+    /// What renews a session besides a write. Default [`Renewal::OnWrite`]: nothing.
+    #[doc(alias = "rolling")]
+    #[doc(alias = "renew")]
+    pub fn renewal(mut self, renewal: Renewal) -> Self {
+        self.options.lifetime.renewal = renewal;
         self
     }
 
@@ -135,7 +129,7 @@ impl SessionBridgeBuilder {
     ///
     /// Default: a random key, with a warning: all sessions are lost at a restart.
     #[doc(alias = "app.keys")]
-    pub fn keys<K: AsRef<[u8]>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+    pub fn signing_keys<K: AsRef<[u8]>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.options.keys = keys.into_iter().map(|key| key.as_ref().to_vec()).collect();
         self
     }
@@ -202,15 +196,15 @@ impl SessionBridgeBuilder {
     /// Length of the lease that `with_session` and `update` hold, 100 ms to 10 minutes. It is
     /// renewed at a third while a handler runs: it limits how long a dead node blocks others,
     /// not how long a handler may take. Default 10 seconds.
-    pub fn lease(mut self, lease: Duration) -> Self {
+    pub fn lease_duration(mut self, lease: Duration) -> Self {
         self.options.lease = lease;
         self
     }
 
     /// How long `with_session` and `update` wait for their turn, 1 ms to 10 minutes.
     /// Default 10 seconds.
-    pub fn wait_limit(mut self, limit: Duration) -> Self {
-        self.options.wait_limit = limit;
+    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.options.acquire_timeout = limit;
         self
     }
 
@@ -300,12 +294,12 @@ impl SessionBridgeBuilder {
     }
 
     /// Sessions in Redis, shared by all nodes with the same Redis and prefix. Signing
-    /// [`keys`](Self::keys) are required then, the same on each node.
+    /// [`signing_keys`](Self::signing_keys) are required then, the same on each node.
     ///
     /// ```no_run
     /// # async fn start() -> axum_io_session::Result<()> {
     /// let bridge = axum_io_session::SessionBridge::builder()
-    ///     .keys([std::env::var("SESSION_KEY").unwrap_or_default()])
+    ///     .signing_keys([std::env::var("SESSION_KEY").unwrap_or_default()])
     ///     .redis("redis://127.0.0.1:6379")
     ///     .build()
     ///     .await?;
@@ -348,7 +342,7 @@ impl SessionBridgeBuilder {
             tracing::warn!("cookies are not signed: whoever learns an id can use it");
         } else if options.keys.is_empty() && self.shared {
             return Err(Error::option(
-                "keys",
+                "signing_keys",
                 "not set",
                 "the same secret keys on all nodes: a cookie of one has to verify on the others",
             ));
@@ -363,7 +357,7 @@ impl SessionBridgeBuilder {
         let config = BackendConfig {
             node: options.node.clone(),
             lifetime: options.lifetime,
-            lease: options.lease,
+            lease_duration: options.lease,
             lease_queue_limit: options.lease_queue_limit,
             max_payload: options.max_payload,
             event_capacity: options.event_capacity,
@@ -382,7 +376,7 @@ impl SessionBridgeBuilder {
             ));
         }
         let bridge = SessionBridge::start(backend, options);
-        if let Err(error) = bridge.beat().await {
+        if let Err(error) = bridge.heartbeat().await {
             tracing::debug!(%error, "this node could not say that it is there yet");
         }
         if auto_cleanup {

@@ -98,7 +98,8 @@ impl SessionContext {
     }
 
     /// The data with the handler's changes so far. Empty after [`destroy`](Self::destroy).
-    pub fn session(&self) -> SessionData {
+    #[doc(alias = "session")]
+    pub fn data(&self) -> SessionData {
         self.lock().data.clone()
     }
 
@@ -109,7 +110,8 @@ impl SessionContext {
     /// # Errors
     /// [`SessionEnded`](ErrorKind::SessionEnded) after [`destroy`](Self::destroy),
     /// [`Committed`](ErrorKind::Committed) once the handler is done.
-    pub fn session_mut(&self) -> Result<SessionMut<'_>> {
+    #[doc(alias = "session_mut")]
+    pub fn data_mut(&self) -> Result<SessionMut<'_>> {
         Ok(SessionMut(self.open()?))
     }
 

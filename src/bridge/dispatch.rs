@@ -162,7 +162,7 @@ impl SessionBridge {
         let mut sockets = self.inner.attachments.of(client);
         let created = self
             .backend()
-            .known_session(client)
+            .cached_session(client)
             .filter(|known| Some(known.generation) == event.generation)
             .map(|known| known.created);
         sockets.retain(|attachment| {
@@ -283,7 +283,7 @@ impl SessionBridge {
     fn repair(&self) -> HashSet<Generation> {
         let mut found = HashSet::new();
         for client in self.inner.attachments.clients() {
-            let known = self.backend().known_session(&client);
+            let known = self.backend().cached_session(&client);
             let mut ended: HashMap<Generation, (SessionId, Vec<Arc<Attachment>>)> = HashMap::new();
             let mut current = Vec::new();
             for attachment in self.inner.attachments.of(&client) {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{Inner, SessionBridge};
-use crate::backend::{NodeFigures, NodeInfo};
+use crate::backend::{NodeInfo, NodeStats};
 use crate::error::Result;
 
 /// How often a node says that it is there.
@@ -36,15 +36,15 @@ impl SessionBridge {
     }
 
     /// Says that this node is there.
-    pub(super) async fn beat(&self) -> Result<()> {
-        self.inner.backend.beat(&self.inner.figures()).await
+    pub(super) async fn heartbeat(&self) -> Result<()> {
+        self.inner.backend.heartbeat(&self.inner.figures()).await
     }
 }
 
 impl Inner {
-    fn figures(&self) -> NodeFigures {
+    fn figures(&self) -> NodeStats {
         let stats = self.counters.stats(self.attachments.len(), Vec::new());
-        NodeFigures {
+        NodeStats {
             uptime_seconds: self.started.elapsed().as_secs(),
             sockets: u64::try_from(stats.sockets).unwrap_or(u64::MAX),
             requests: stats.requests,
@@ -67,7 +67,7 @@ pub(super) async fn beats(bridge: Weak<Inner>, closing: CancellationToken) {
         }
         next = Instant::now() + BEAT;
         let Some(inner) = bridge.upgrade() else { return };
-        if let Err(error) = (SessionBridge { inner }).beat().await {
+        if let Err(error) = (SessionBridge { inner }).heartbeat().await {
             tracing::debug!(%error, "this node could not say that it is there");
         }
     }

@@ -186,7 +186,7 @@ pub(crate) struct Options {
     pub(crate) auto_cleanup_interval: Option<Duration>,
     pub(crate) max_payload: usize,
     pub(crate) lease: Duration,
-    pub(crate) wait_limit: Duration,
+    pub(crate) acquire_timeout: Duration,
     pub(crate) max_hold: Duration,
     pub(crate) lease_queue_limit: usize,
     pub(crate) on_conflict: OnConflict,
@@ -227,7 +227,7 @@ impl Default for Options {
             auto_cleanup_interval: None,
             max_payload: 64 * 1024,
             lease: 10 * SECOND,
-            wait_limit: 10 * SECOND,
+            acquire_timeout: 10 * SECOND,
             max_hold: 10 * MINUTE,
             lease_queue_limit: 1024,
             on_conflict: OnConflict::default(),
@@ -274,7 +274,7 @@ impl Options {
     }
 
     fn check_names(&self) -> Result<()> {
-        for (option, name) in [("key", &self.key), ("client_key", &self.client_key)] {
+        for (option, name) in [("cookie_name", &self.key), ("client_key", &self.client_key)] {
             if name.is_empty() || name.len() > 128 || !name.bytes().all(is_token) {
                 return Err(Error::option(
                     option,
@@ -384,9 +384,21 @@ impl Options {
         }
         in_range("client_max_age", self.client_max_age, SECOND, 400 * DAY, "1 second to 400 days")?;
         let tenth = Duration::from_millis(100);
-        in_range("lease", self.lease, tenth, 10 * MINUTE, "100 milliseconds to 10 minutes")?;
-        let wait = self.wait_limit;
-        in_range("wait_limit", wait, SECOND / 1000, 10 * MINUTE, "1 millisecond to 10 minutes")?;
+        in_range(
+            "lease_duration",
+            self.lease,
+            tenth,
+            10 * MINUTE,
+            "100 milliseconds to 10 minutes",
+        )?;
+        let wait = self.acquire_timeout;
+        in_range(
+            "acquire_timeout",
+            wait,
+            SECOND / 1000,
+            10 * MINUTE,
+            "1 millisecond to 10 minutes",
+        )?;
         in_range("max_hold", self.max_hold, tenth, DAY, "100 milliseconds to 1 day")?;
         in_range("retry_after", self.retry_after, SECOND, DAY, "1 second to 1 day")?;
         if let Some(interval) = self.auto_cleanup_interval {
@@ -448,10 +460,10 @@ impl fmt::Debug for Options {
     // Keys stay out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("key", &self.key)
+            .field("cookie_name", &self.key)
             .field("client_key", &self.client_key)
             .field("lifetime", &self.lifetime)
-            .field("keys", &self.keys.len())
+            .field("signing_keys", &self.keys.len())
             .field("node", &self.node)
             .finish_non_exhaustive()
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::handle::SessionBridge;
 use super::options::SocketPairing;
-use crate::backend::Known;
+use crate::backend::SessionSnapshot;
 use crate::session::{ClientId, Generation, SessionEvent, SessionId};
 
 /// Clocks that stamp records count milliseconds, ours does not.
@@ -149,7 +149,7 @@ impl Attachment {
         }
     }
 
-    pub(crate) fn admits_known(&self, known: &Known) -> bool {
+    pub(crate) fn admits_known(&self, known: &SessionSnapshot) -> bool {
         self.admits(known.generation, known.sealed, Some(known.created))
     }
 
@@ -179,7 +179,7 @@ impl Attachment {
 
     /// Notes what a socket that comes can read: changes up to here need not be told to it, although
     /// some may still be on their way to this node.
-    fn begin(&self, known: &Known) {
+    fn begin(&self, known: &SessionSnapshot) {
         self.heard().seen = Some((known.generation, known.version, Instant::now()));
     }
 
@@ -332,7 +332,7 @@ impl SessionBridge {
         self.inner.counters.sockets_attached.add(1);
         let guard = AttachmentGuard { bridge: self.clone(), attachment };
         // After that, so that nothing falls in between.
-        let known = self.backend().known_session(&guard.attachment.client);
+        let known = self.backend().cached_session(&guard.attachment.client);
         let begun = guard.attachment.session();
         match (&known, begun) {
             (Some(known), Some((generation, _))) if known.generation == generation => {

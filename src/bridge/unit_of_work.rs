@@ -8,7 +8,7 @@ use super::handle::SessionBridge;
 use super::options::{OnConflict, Seal};
 use super::own_ends;
 use super::with_session::Held;
-use crate::backend::{Commit, Committed, Create, Created, Loaded, NewId, Target};
+use crate::backend::{Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Changes, ClientId, MaxAge, Record, SessionData, SessionId};
 
@@ -159,7 +159,7 @@ impl SessionBridge {
         unit: &Unit,
         ended_here: bool,
     ) -> Result<Outcome> {
-        let target = Target::Generation(client, base.generation);
+        let target = DestroyTarget::Generation(client, base.generation);
         let ended = ended_here || self.backend().destroy(target).await?;
         if !ended && self.is_superseded(base).await? {
             // Sealed meanwhile: a logout that logs nobody out must not look like one.
@@ -271,7 +271,7 @@ impl SessionBridge {
                 Ok(record) => return Ok(Outcome::Stored { record, own: true }),
                 // It ended, or was sealed, before this one could join: begin again.
                 Err(error) if error.kind() == ErrorKind::SessionEnded => {
-                    if begun.elapsed() > self.options().wait_limit {
+                    if begun.elapsed() > self.options().acquire_timeout {
                         return Err(error);
                     }
                 }
@@ -302,10 +302,10 @@ impl SessionBridge {
                 WantsId::Seal => NewId::Seal,
             }),
         };
-        let deadline = Instant::now() + self.options().wait_limit;
+        let deadline = Instant::now() + self.options().acquire_timeout;
         loop {
             match self.backend().commit(commit.clone()).await? {
-                Committed::Done(record) => {
+                Committed::Written(record) => {
                     self.counters().commits.add(1);
                     if let Some(held) = lease {
                         held.released();

@@ -14,7 +14,7 @@ use super::context::SessionContext;
 use super::handle::SessionBridge;
 use super::own_ends::{self, Ended};
 use super::unit_of_work::Unit;
-use crate::backend::{LeaseToken, Loaded, Target};
+use crate::backend::{DestroyTarget, LeaseToken, Loaded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record, SessionId};
 
@@ -67,7 +67,7 @@ impl<'a> Held<'a> {
         if bridge.inner.stopping.is_cancelled() {
             return Err(stopping());
         }
-        let wait = bridge.options().wait_limit;
+        let wait = bridge.options().acquire_timeout;
         let acquired = tokio::select! {
             biased;
             acquired = bridge.backend().acquire(&client, wait) => acquired,
@@ -221,7 +221,7 @@ impl SessionBridge {
         let in_time = || if lost.is_cancelled() { Err(Error::lease_lost()) } else { Ok(()) };
         if left.destroyed {
             self.counted(in_time())?;
-            let target = Target::Leased(call.client, record.generation, held.lease());
+            let target = DestroyTarget::Leased(call.client, record.generation, held.lease());
             return match self.counted(self.backend().destroy(target).await)? {
                 true => {
                     own_ends::note(Ended::Session { id: record.session_id, sealed: record.sealed });

@@ -115,7 +115,7 @@ impl SessionData {
     ///
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) if the data is no `T`.
-    pub fn to<T: DeserializeOwned>(&self) -> Result<T, Error> {
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(self.to_value()).map_err(|e| {
             Error::new(
                 ErrorKind::InvalidData,

@@ -59,16 +59,32 @@ pub struct Lifetime {
     pub open_max_age: Option<Duration>,
     /// Cap on a session's whole life, whatever renews it. `None`: no cap.
     pub absolute_max_age: Option<Duration>,
-    /// Every response of an existing session renews it.
-    pub rolling: bool,
-    /// A response renews the session when less than half of its time is left.
-    pub renew: bool,
+    /// Whether reads renew a session too.
+    pub renewal: Renewal,
+}
+
+/// What renews a session besides a write. Renewing gives it its full time to live again, in the
+/// store and in its cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Renewal {
+    /// Nothing else. This is the default.
+    #[default]
+    OnWrite,
+    /// A response of a session that has less than half of its time left: `renew` in koa-session.
+    /// Each request that carries a session cookie then reads the session.
+    #[doc(alias = "renew")]
+    PastHalf,
+    /// Each response of an existing session: `rolling` in koa-session. Each request that carries a
+    /// session cookie then reads and renews the session.
+    #[doc(alias = "rolling")]
+    EveryResponse,
 }
 
 impl Lifetime {
-    /// Rules with this max age, no cap, and neither rolling nor renew.
+    /// Rules with this max age and no cap. Only writes renew a session.
     pub const fn new(max_age: Duration) -> Self {
-        Self { max_age, open_max_age: None, absolute_max_age: None, rolling: false, renew: false }
+        Self { max_age, open_max_age: None, absolute_max_age: None, renewal: Renewal::OnWrite }
     }
 
     /// The time to live since the last write, without the cap.
@@ -93,7 +109,11 @@ impl Lifetime {
     /// long the request's cookie still lives, if that is known: it may end before the session.
     pub fn renews(&self, record: &Record, cookie: Option<Duration>) -> bool {
         let left = cookie.map_or(record.remaining, |cookie| cookie.min(record.remaining));
-        self.rolling || (self.renew && left < record.ttl / 2)
+        match self.renewal {
+            Renewal::OnWrite => false,
+            Renewal::PastHalf => left < record.ttl / 2,
+            Renewal::EveryResponse => true,
+        }
     }
 }
 
@@ -124,7 +144,7 @@ mod tests {
     #[test]
     fn renew_waits_until_less_than_half_is_left() {
         let mut rules = Lifetime::new(HOUR);
-        rules.renew = true;
+        rules.renewal = Renewal::PastHalf;
         assert!(!rules.renews(&record(HOUR, HOUR * 7 / 10), None));
         assert!(!rules.renews(&record(HOUR, HOUR / 2), None));
         assert!(rules.renews(&record(HOUR, HOUR * 4 / 10), None));
@@ -133,7 +153,7 @@ mod tests {
     #[test]
     fn renew_counts_the_cookie_that_ends_before_its_session() {
         let mut rules = Lifetime::new(HOUR);
-        rules.renew = true;
+        rules.renewal = Renewal::PastHalf;
         assert!(rules.renews(&record(HOUR, HOUR), Some(HOUR * 4 / 10)));
         assert!(!rules.renews(&record(HOUR, HOUR), Some(HOUR * 7 / 10)));
     }
@@ -153,7 +173,7 @@ mod tests {
     fn rolling_always_renews_and_the_default_never() {
         let mut rules = Lifetime::new(HOUR);
         assert!(!rules.renews(&record(HOUR, Duration::from_secs(1)), None));
-        rules.rolling = true;
+        rules.renewal = Renewal::EveryResponse;
         assert!(rules.renews(&record(HOUR, HOUR), None));
     }
 

@@ -10,6 +10,6 @@ mod record;
 pub use data::{Changes, MAX_DEPTH, Map, SessionData};
 pub use event::{Cleanup, DestroyReason, Gap, SessionDestroy, SessionEvent, SessionSet};
 pub use id::{ClientId, InvalidId, SessionId, generate_uid};
-pub use lifetime::{Lifetime, MAX_AGE_RANGE, MaxAge};
+pub use lifetime::{Lifetime, MAX_AGE_RANGE, MaxAge, Renewal};
 pub use node::NodeId;
 pub use record::{Generation, PreviousId, Record};

@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use super::attach::Attached;
 use super::context::SocketContext;
-use crate::backend::Known;
+use crate::backend::SessionSnapshot;
 use crate::bridge::{AttachmentGuard, Call, Handshake, Ran, SessionContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record, SessionEvent, SessionId};
 
 /// Sessions on any socket of any adapter: bring it into scope with
-/// `use axum_io_session::SocketSession as _`.
+/// `use axum_io_session::SocketSessionExt as _`.
 ///
 /// All methods need the [`attach`](super::attach) middleware and are
 /// [`NotAttached`](ErrorKind::NotAttached) without it.
-pub trait SocketSession<A: Adapter> {
+pub trait SocketSessionExt<A: Adapter> {
     /// The client that the socket belongs to. `None` if the socket is not attached.
     #[doc(alias = "clientId")]
     fn client_id(&self) -> Option<ClientId>;
@@ -119,7 +119,7 @@ pub trait SocketSession<A: Adapter> {
         Fut: Future<Output = ()> + Send + 'static;
 }
 
-impl<A: Adapter> SocketSession<A> for Socket<A> {
+impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
     fn client_id(&self) -> Option<ClientId> {
         attached(self).ok().map(|attached| attached.guard.attachment().client())
     }
@@ -213,12 +213,12 @@ fn attached<A: Adapter>(socket: &Socket<A>) -> Result<Attached<A>> {
 }
 
 /// The session that the socket may see now.
-fn known(guard: &AttachmentGuard) -> Option<Known> {
+fn known(guard: &AttachmentGuard) -> Option<SessionSnapshot> {
     let attachment = guard.attachment();
     guard
         .bridge()
         .backend()
-        .known_session(&attachment.client())
+        .cached_session(&attachment.client())
         .filter(|known| attachment.admits_known(known))
 }
 
@@ -255,9 +255,9 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientSession {
-    /// See [`SocketSession::client_id`].
+    /// See [`SocketSessionExt::client_id`].
     pub client_id: Option<ClientId>,
-    /// See [`SocketSession::session_id`].
+    /// See [`SocketSessionExt::session_id`].
     pub session_id: Option<SessionId>,
 }
 

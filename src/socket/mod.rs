@@ -4,7 +4,7 @@
 //!
 //! ```
 //! use std::convert::Infallible;
-//! use axum_io_session::socket::{attach, SocketSession as _};
+//! use axum_io_session::socket::{attach, SocketSessionExt as _};
 //! use socketioxide::{SocketIo, extract::{AckSender, SocketRef}, handler::ConnectHandler as _};
 //!
 //! async fn events(socket: SocketRef) -> Result<(), Infallible> {
@@ -40,5 +40,5 @@ mod sink;
 
 pub use attach::{AttachError, attach};
 pub use context::SocketContext;
-pub use ext::{ClientSession, SocketSession};
+pub use ext::{ClientSession, SocketSessionExt};
 pub use router::bridge_session;

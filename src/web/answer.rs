@@ -13,7 +13,7 @@ use super::session::{CookieAction, Session};
 use crate::backend::Loaded;
 use crate::bridge::{ClientCookie, Secure};
 use crate::error::Result;
-use crate::session::{ClientId, MaxAge, Record};
+use crate::session::{ClientId, MaxAge, Record, Renewal};
 
 /// What a response does about the session cookie.
 enum Plan {
@@ -74,7 +74,7 @@ impl Answer<'_> {
             return self.request.ends().scope(session.commit(may_renew)).await;
         }
         let lifetime = &self.request.bridge.options().lifetime;
-        let renews = may_renew && (lifetime.rolling || lifetime.renew);
+        let renews = may_renew && lifetime.renewal != Renewal::OnWrite;
         // One that could not be loaded a moment ago would only make the answer later still.
         let refused = self.request.refused.load(Ordering::Relaxed);
         if !renews || refused || self.request.engine_io || self.request.presented.is_empty() {
@@ -101,7 +101,7 @@ impl Answer<'_> {
             // Not needed: and if another request gives the session a new id now, this answer may come
             // after that one's.
             CookieAction::Set(record)
-                if !self.request.bridge.options().lifetime.rolling
+                if self.request.bridge.options().lifetime.renewal != Renewal::EveryResponse
                     && session.is_some_and(|session| {
                         session.has_cookie_of(&record) && !self.is_stale(session)
                     }) =>
@@ -137,7 +137,7 @@ impl Answer<'_> {
     /// one back. One that was written a moment ago (`fresh`) is only looked for on this node.
     async fn is_current(&self, record: &Record, fresh: bool) -> bool {
         let backend = self.request.bridge.backend();
-        if let Some(known) = backend.known_session(&record.client_id) {
+        if let Some(known) = backend.cached_session(&record.client_id) {
             return known.session_id == record.session_id;
         }
         if backend.is_local() {

@@ -188,8 +188,8 @@ impl Session {
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) if the data is no `T`; a struct with
     /// `#[serde(default)]` is fit for new sessions.
-    pub fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        self.lock().unit.data.to()
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
+        self.lock().unit.data.deserialize()
     }
 
     /// The session's max age with this request's change.

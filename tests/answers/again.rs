@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
-use axum_io_session::{MaxAge, SessionBridge, SessionId};
+use axum_io_session::{MaxAge, Renewal, SessionBridge, SessionId};
 use serde_json::json;
 
 use crate::support::http::{Answer, Browser};
@@ -106,7 +106,7 @@ async fn a_session_that_was_made_shorter_elsewhere_keeps_its_cookie() {
 #[tokio::test]
 async fn renew_counts_the_cookies_own_end() {
     let store = ProbeStore::new();
-    let (bridge, app) = built(builder().renew(true).store(store.clone())).await;
+    let (bridge, app) = built(builder().renewal(Renewal::PastHalf).store(store.clone())).await;
     let mut browser = begun(&app, "/age/100", "").await;
     assert_eq!(browser.get(&app, "/plain").await.set_cookie("sid"), None);
     let id = id(&app, &browser).await;
@@ -148,10 +148,11 @@ async fn a_cookie_that_ends_with_the_browser_says_no_end_and_is_not_sent_again()
 #[tokio::test]
 async fn a_cookie_of_an_older_key_is_signed_again_once_and_keeps_its_end() {
     let store = ProbeStore::new();
-    let old = SessionBridge::builder().keys([OTHER_KEY]).store(store.clone());
+    let old = SessionBridge::builder().signing_keys([OTHER_KEY]).store(store.clone());
     let (_, old) = built(old).await;
     let mut browser = begun(&old, "/age/1000", "").await;
-    let new = SessionBridge::builder().keys([KEY, OTHER_KEY]).store(store).build().await.unwrap();
+    let new =
+        SessionBridge::builder().signing_keys([KEY, OTHER_KEY]).store(store).build().await.unwrap();
     let new = app(&new);
     assert_eq!(browser.get(&new, "/plain").await.set_cookie("sid"), None, "it is not looked at");
     let signed = browser.get(&new, "/read").await;

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::http::header::{CACHE_CONTROL, EXPIRES, HeaderName, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
-use axum_io_session::{Error, Session, SessionBridge};
+use axum_io_session::{Error, Renewal, Session, SessionBridge};
 
 use crate::support::http::{Answer, Browser};
 use crate::support::probe::ProbeStore;
@@ -89,7 +89,7 @@ async fn what_a_shared_cache_may_keep_carries_no_cookie_and_stays_as_the_handler
 
 #[tokio::test]
 async fn rolling_and_renewing_leave_alone_what_a_shared_cache_may_keep() {
-    let rolling = builder().rolling(true).build().await.unwrap();
+    let rolling = builder().renewal(Renewal::EveryResponse).build().await.unwrap();
     let mut browser = begun(&app(&rolling), "/merge", r#"{"a":1}"#).await;
     for text in SHARED {
         for uri in ["/plain", "/reads"] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum_io_session::{Session, SessionBridge};
+use axum_io_session::{Renewal, Session, SessionBridge};
 use serde_json::json;
 
 use crate::support::app::{Gate, app, show};
@@ -32,7 +32,7 @@ async fn dead(bridge: &SessionBridge, app: &axum::Router) -> Vec<(&'static str, 
     let mut live = begun(app, "/merge", r#"{"a":1}"#).await;
     let superseded = live.clone();
     live.post(app, "/rotate", "").await;
-    let foreign = SessionBridge::builder().keys([OTHER_KEY]).build().await.unwrap();
+    let foreign = SessionBridge::builder().signing_keys([OTHER_KEY]).build().await.unwrap();
     let badly_signed = begun(&self::app(&foreign), "/merge", r#"{"a":1}"#).await;
     let mut junk = Browser::new();
     junk.jar.insert("sid".into(), "junk".into());
@@ -48,8 +48,8 @@ async fn dead(bridge: &SessionBridge, app: &axum::Router) -> Vec<(&'static str, 
 
 #[tokio::test]
 async fn cookies_that_open_nothing_are_left_alone() {
-    for rolling in [false, true] {
-        let (bridge, app) = built(builder().rolling(rolling)).await;
+    for renewal in [Renewal::OnWrite, Renewal::EveryResponse] {
+        let (bridge, app) = built(builder().renewal(renewal)).await;
         for (what, browser) in dead(&bridge, &app).await {
             let mut alone = browser.clone();
             alone.jar.remove("sid.cid");
@@ -111,9 +111,9 @@ async fn of_two_logouts_at_once_one_ends_the_session_and_clears_the_cookie() {
 
 #[tokio::test]
 async fn a_late_answer_to_a_request_of_an_older_session_leaves_the_newer_ones_cookie_alone() {
-    for rolling in [false, true] {
+    for renewal in [Renewal::OnWrite, Renewal::EveryResponse] {
         let (bridge, app) =
-            built(builder().rolling(rolling).max_age(Duration::from_secs(60))).await;
+            built(builder().renewal(renewal).max_age(Duration::from_secs(60))).await;
         let gate = Gate::new();
         let inside = gate.clone();
         let handler = async move |session: Session| {

@@ -91,13 +91,13 @@ async fn a_client_cookie_of_an_older_key_is_signed_again() {
         (ClientCookie::WhenNew, "/plain"),
     ] {
         let store = ProbeStore::new();
-        let old = SessionBridge::builder().keys([OTHER_KEY]).store(store.clone());
+        let old = SessionBridge::builder().signing_keys([OTHER_KEY]).store(store.clone());
         let (_, old) = built(old).await;
         let mut browser = begun(&old, "/merge", r#"{"a":1}"#).await;
         let id = browser.get(&old, "/client").await.body;
         // The session's cookie would lead to the client, too.
         browser.jar.remove("sid");
-        let new = SessionBridge::builder().keys([KEY, OTHER_KEY]).client_cookie(policy);
+        let new = SessionBridge::builder().signing_keys([KEY, OTHER_KEY]).client_cookie(policy);
         let (_, new) = built(new.store(store)).await;
         assert!(browser.get(&new, uri).await.set_cookie("sid.cid").is_some(), "{policy:?}");
         assert_eq!(browser.get(&new, "/client").await.body, id);

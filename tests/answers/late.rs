@@ -70,9 +70,10 @@ async fn a_late_answer_sends_no_cookie_again_whose_id_another_answer_has_replace
 #[tokio::test]
 async fn a_late_answer_signs_no_cookie_again_whose_id_another_answer_has_replaced() {
     let store = ProbeStore::new();
-    let old = SessionBridge::builder().keys([OTHER_KEY]).store(store.clone());
+    let old = SessionBridge::builder().signing_keys([OTHER_KEY]).store(store.clone());
     let (_, old) = built(old).await;
-    let new = SessionBridge::builder().keys([KEY, OTHER_KEY]).store(store).build().await.unwrap();
+    let new =
+        SessionBridge::builder().signing_keys([KEY, OTHER_KEY]).store(store).build().await.unwrap();
     for other in ["/login", "/renew-id", "/logout", "/swap"] {
         let mut browser = begun(&old, "/merge", r#"{"n":1}"#).await;
         let late = answer_after(&new, &mut browser, "read", other).await;

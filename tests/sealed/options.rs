@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum_io_session::bridge::Seal;
-use axum_io_session::{Error, Session, SessionBridge};
+use axum_io_session::{Error, Renewal, Session, SessionBridge};
 use serde_json::json;
 
 use crate::place::{Place, World};
@@ -81,7 +81,8 @@ async fn with_a_window_of_zero_sessions_are_open_and_none_is_joined(place: Place
 
 async fn open_sessions_may_have_a_shorter_life_than_sealed_ones(place: Place) {
     let hour = Duration::from_secs(3600);
-    let world = place.world_of(|builder| builder.open_max_age(hour).rolling(true)).await;
+    let world =
+        place.world_of(|builder| builder.open_max_age(hour).renewal(Renewal::EveryResponse)).await;
     let mut browser = Browser::new();
     let open = browser.post(&world.app, "/merge", r#"{"a":1}"#).await;
     assert_eq!(max_age(&open), 3600);
@@ -152,7 +153,7 @@ async fn a_session_says_whether_it_is_sealed_as_stored(place: Place) {
 #[tokio::test]
 async fn times_out_of_range_fail_the_build_and_name_the_option() {
     let second = Duration::from_secs(1);
-    let builder = || SessionBridge::builder().keys([KEY]);
+    let builder = || SessionBridge::builder().signing_keys([KEY]);
     for (name, builder) in [
         ("join_window", builder().join_window(61 * second)),
         ("renew_overlap", builder().renew_overlap(301 * second)),

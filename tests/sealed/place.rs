@@ -69,7 +69,7 @@ impl Store {
         &self,
         options: impl FnOnce(SessionBridgeBuilder) -> SessionBridgeBuilder,
     ) -> World {
-        let builder = options(SessionBridge::builder().keys([KEY]));
+        let builder = options(SessionBridge::builder().signing_keys([KEY]));
         let builder = match self.clone() {
             Self::Live(store) => builder.store(store),
             Self::File(store) => builder.store(store),

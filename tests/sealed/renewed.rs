@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum_io_session::ErrorKind;
+use axum_io_session::Renewal;
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -46,7 +47,7 @@ async fn a_renewed_id_opens_the_same_session_and_the_previous_one_does_for_the_o
 }
 
 async fn who_did_not_ask_for_a_new_id_gets_no_new_cookie(place: Place) {
-    let world = place.world_of(|builder| builder.rolling(true)).await;
+    let world = place.world_of(|builder| builder.renewal(Renewal::EveryResponse)).await;
     let mut browser = world.open(r#"{"a":1}"#).await;
     let old = browser.clone();
     browser.post(&world.app, "/renew-id", "").await;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum_io_session::bridge::SessionBridgeBuilder;
 use axum_io_session::socket::attach;
 use axum_io_session::store::{FileStore, LiveStore};
-use axum_io_session::{Error, SessionBridge, SocketSession as _, bridge_session};
+use axum_io_session::{Error, SessionBridge, SocketSessionExt as _, bridge_session};
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, SocketRef, State};
@@ -43,7 +43,7 @@ impl Over {
         &self,
         options: impl FnOnce(SessionBridgeBuilder) -> SessionBridgeBuilder,
     ) -> Ground {
-        let builder = options(SessionBridge::builder().keys([KEY]).node_id("n"));
+        let builder = options(SessionBridge::builder().signing_keys([KEY]).node_id("n"));
         let builder = match self {
             Self::Memory => builder.store(LiveStore::new()),
             Self::File(folder) => {
@@ -166,7 +166,7 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
         let _ = ack.send(&ids);
     });
     socket.on("get", |socket: SocketRef, ack: AckSender| async move {
-        let data = socket.with_session(|session| async move { session.session() }).await;
+        let data = socket.with_session(|session| async move { session.data() }).await;
         let _ = ack.send(&outcome(data));
     });
     socket.on("inc", |socket: SocketRef, ack: AckSender| async move {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum_io_session::backend::local::LocalBackend;
 use axum_io_session::backend::{
-    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, NewId, NodeFigures, NodeInfo, Target,
+    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created,
+    DestroyTarget, LeaseToken, Loaded, NewId, NodeInfo, NodeStats, SessionSnapshot,
 };
 use axum_io_session::session::{Generation, Record};
 use axum_io_session::store::{LiveStore, SessionStore};
@@ -106,7 +106,7 @@ impl Backend for Faulty {
         let client = create.client;
         match (self.inner.create(create.clone()).await?, self.fault) {
             (Created::Occupied, "replaces live sessions") => {
-                self.inner.destroy(Target::Client(client)).await?;
+                self.inner.destroy(DestroyTarget::Client(client)).await?;
                 self.inner.create(create).await
             }
             (Created::Occupied, "joins sealed sessions") if !create.join.is_zero() => {
@@ -137,7 +137,9 @@ impl Backend for Faulty {
             "keeps the generation" if commit.new_id == Some(NewId::Seal) => {
                 let generation = commit.generation;
                 return Ok(match self.inner.commit(commit).await? {
-                    Committed::Done(record) => Committed::Done(Record { generation, ..record }),
+                    Committed::Written(record) => {
+                        Committed::Written(Record { generation, ..record })
+                    }
                     other => other,
                 });
             }
@@ -148,7 +150,7 @@ impl Backend for Faulty {
                     let mut create = Create::new(commit.client, commit.data);
                     create.max_age = commit.max_age;
                     if let Created::New(record) = self.inner.create(create).await? {
-                        return Ok(Committed::Done(record));
+                        return Ok(Committed::Written(record));
                     }
                 }
                 return Ok(done);
@@ -166,7 +168,7 @@ impl Backend for Faulty {
         }
         Ok(touched)
     }
-    async fn destroy(&self, target: Target) -> Result<bool> {
+    async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
         self.inner.destroy(target).await.map(|ended| ended || self.fault == "always ends")
     }
     async fn acquire(&self, client: &ClientId, wait: Duration) -> Result<Acquired> {
@@ -199,8 +201,8 @@ impl Backend for Faulty {
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
         self.inner.client_of(session).await
     }
-    fn known_session(&self, client: &ClientId) -> Option<Known> {
-        self.inner.known_session(client).filter(|_| self.fault != "knows nothing")
+    fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot> {
+        self.inner.cached_session(client).filter(|_| self.fault != "knows nothing")
     }
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         let record = self.inner.watch(client).await?;
@@ -229,8 +231,8 @@ impl Backend for Faulty {
     fn notify_cleanup(&self, cleared: u64) {
         self.inner.notify_cleanup(cleared);
     }
-    async fn beat(&self, figures: &NodeFigures) -> Result<()> {
-        self.inner.beat(figures).await
+    async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {
+        self.inner.heartbeat(figures).await
     }
     async fn nodes(&self) -> Result<Vec<NodeInfo>> {
         match self.fault {

@@ -24,7 +24,7 @@ pub const OTHER_KEY: &str = "another test key, thirty-two bytes or so";
 
 /// A bridge with defaults.
 pub async fn bridge() -> SessionBridge {
-    SessionBridge::builder().keys([KEY]).node_id("test").build().await.unwrap()
+    SessionBridge::builder().signing_keys([KEY]).node_id("test").build().await.unwrap()
 }
 
 /// Waits until a condition holds.

@@ -18,7 +18,8 @@ pub async fn world() -> World {
 }
 
 pub async fn world_of(store: ProbeStore) -> World {
-    let bridge = SessionBridge::builder().keys([KEY]).store(store.clone()).build().await.unwrap();
+    let bridge =
+        SessionBridge::builder().signing_keys([KEY]).store(store.clone()).build().await.unwrap();
     World { app: app(&bridge), bridge, store }
 }
 

@@ -12,9 +12,9 @@ checks! {
         for by in 0..3 {
             let record = world.seeded(1).await;
             let target = match by {
-                0 => Target::Session(record.session_id),
-                1 => Target::Client(record.client_id),
-                _ => Target::Generation(record.client_id, record.generation),
+                0 => DestroyTarget::Session(record.session_id),
+                1 => DestroyTarget::Client(record.client_id),
+                _ => DestroyTarget::Generation(record.client_id, record.generation),
             };
             assert!(world.backend.destroy(target).await.unwrap());
             assert!(!world.backend.destroy(target).await.unwrap());
@@ -115,7 +115,7 @@ checks! {
         let client = ClientId::generate();
         let watch = async || world.backend.watch(&client).await.unwrap();
         assert_eq!(watch().await, None);
-        let known = || world.backend.known_session(&client);
+        let known = || world.backend.cached_session(&client);
         assert_eq!(known(), None);
         let Created::New(record) = world.create(client, 1, Duration::ZERO).await else { panic!("new") };
         until("the creation is known", async || known().is_some_and(|known| known.session_id == record.session_id)).await;
@@ -158,8 +158,8 @@ checks! {
     }
 
     "a node that says so is there, with what it said" => |world| {
-        let figures = NodeFigures { sockets: 7, ..NodeFigures::default() };
-        world.backend.beat(&figures).await.unwrap();
+        let figures = NodeStats { sockets: 7, ..NodeStats::default() };
+        world.backend.heartbeat(&figures).await.unwrap();
         let nodes = world.backend.nodes().await.unwrap();
         let own = nodes.iter().find(|info| info.node == *world.backend.node()).expect("it is there");
         assert_eq!(own.figures, figures);
@@ -208,7 +208,7 @@ checks! {
             waited.map(drop).unwrap_err(),
             world.backend.load(&[record.session_id], None).await.map(drop).unwrap_err(),
             world.backend.commit(commit(&record, 2)).await.map(drop).unwrap_err(),
-            world.backend.destroy(Target::Client(client)).await.map(drop).unwrap_err(),
+            world.backend.destroy(DestroyTarget::Client(client)).await.map(drop).unwrap_err(),
             world.backend.acquire(&client, LIMIT).await.map(drop).unwrap_err(),
             world.backend.session_of(&client).await.map(drop).unwrap_err(),
             world.backend.health().await.unwrap_err(),

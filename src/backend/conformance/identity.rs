@@ -113,7 +113,7 @@ checks! {
         }
         assert_eq!(world.backend.touch(&client, record.generation).await.unwrap(), None);
         assert!(!world.destroy(&record).await);
-        let stale = Target::Generation(client, record.generation);
+        let stale = DestroyTarget::Generation(client, record.generation);
         assert!(!world.backend.destroy(stale).await.unwrap());
         assert_eq!(number(&world.find(&sealed.session_id).await.unwrap()), 6);
         world.expect_told(&client, &["created", "sealed", "new id"]).await;
@@ -146,7 +146,7 @@ checks! {
             world.backend.commit(Commit { version: None, new_id: Some(NewId::Seal), ..commit(&record, n) })
         });
         let outcomes = futures_util::future::join_all(tries).await;
-        let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Done(_))));
+        let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Written(_))));
         assert_eq!(done.count(), 1);
         let ended = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Ended)));
         assert_eq!(ended.count(), 15);
@@ -198,12 +198,12 @@ checks! {
     "a node that watches a client knows whether its session is sealed" => |world| {
         let record = world.seeded(1).await;
         world.backend.watch(&record.client_id).await.unwrap();
-        let known = || world.backend.known_session(&record.client_id).map(|known| known.sealed);
+        let known = || world.backend.cached_session(&record.client_id).map(|known| known.sealed);
         assert_eq!(known(), Some(false));
         let sealed = world.done(Commit { new_id: Some(NewId::Seal), ..commit(&record, 1) }).await;
         until("it is heard of", async || known() == Some(true)).await;
         let generation: Option<Generation> =
-            world.backend.known_session(&record.client_id).map(|known| known.generation);
+            world.backend.cached_session(&record.client_id).map(|known| known.generation);
         assert_eq!(generation, Some(sealed.generation));
         world.backend.unwatch(&record.client_id);
     }

@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 
 /// A lease that is short enough to wait for.
 fn short(config: &mut BackendConfig) {
-    config.lease = Duration::from_secs(2);
+    config.lease_duration = Duration::from_secs(2);
 }
 
 checks! {
@@ -15,7 +15,7 @@ checks! {
         let record = world.seeded(3).await;
         let held = world.backend.acquire(&record.client_id, LIMIT).await.unwrap();
         assert_eq!(held.record.as_ref().map(number), Some(3));
-        assert_eq!(held.length, world.config.lease);
+        assert_eq!(held.length, world.config.lease_duration);
         let nobody = ClientId::generate();
         let free = world.backend.acquire(&nobody, LIMIT).await.unwrap();
         assert_eq!(free.record, None);
@@ -82,7 +82,7 @@ checks! {
         world.backend.release(&client, held.lease);
         let begun = Instant::now();
         let next = world.backend.acquire(&client, LIMIT).await.unwrap();
-        assert!(begun.elapsed() < world.config.lease / 2, "nobody waits for one who went away");
+        assert!(begun.elapsed() < world.config.lease_duration / 2, "nobody waits for one who went away");
         world.backend.release(&client, next.lease);
     }
 
@@ -142,7 +142,7 @@ checks! {
         assert!(!world.backend.renew(&client, held.lease).await.unwrap());
         let begun = Instant::now();
         let next = world.backend.acquire(&client, LIMIT).await.unwrap();
-        assert!(begun.elapsed() < world.config.lease / 2);
+        assert!(begun.elapsed() < world.config.lease_duration / 2);
         assert_eq!(next.record.as_ref().map(number), Some(2));
         world.backend.release(&client, next.lease);
     }
@@ -152,9 +152,9 @@ checks! {
         let (client, generation) = (record.client_id, record.generation);
         let lost = world.backend.acquire(&client, LIMIT).await.unwrap();
         let next = in_time("the next turn", world.backend.acquire(&client, LIMIT)).await.unwrap();
-        let late = world.backend.destroy(Target::Leased(client, generation, lost.lease)).await;
+        let late = world.backend.destroy(DestroyTarget::Leased(client, generation, lost.lease)).await;
         assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
-        assert!(world.backend.destroy(Target::Leased(client, generation, next.lease)).await.unwrap());
+        assert!(world.backend.destroy(DestroyTarget::Leased(client, generation, next.lease)).await.unwrap());
         world.backend.release(&client, next.lease);
         world.expect_told(&client, &["created", "destroyed"]).await;
     }
@@ -165,7 +165,7 @@ checks! {
         let held = world.backend.acquire(&client, LIMIT).await.unwrap();
         let begun = Instant::now();
         assert!(world.destroy(&record).await);
-        assert!(begun.elapsed() < world.config.lease / 2);
+        assert!(begun.elapsed() < world.config.lease_duration / 2);
         let late = Commit { lease: Some(held.lease), ..commit(&record, 2) };
         assert_eq!(world.backend.commit(late).await.unwrap(), Committed::Ended);
         world.backend.release(&client, held.lease);

@@ -34,8 +34,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::{
-    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NewId,
-    NodeFigures, Target,
+    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget,
+    Loaded, NewId, NodeStats,
 };
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionEvent, SessionId};
 
@@ -187,13 +187,13 @@ impl World {
 
     async fn done(&self, commit: Commit) -> Record {
         match self.backend.commit(commit).await.unwrap() {
-            Committed::Done(record) => record,
+            Committed::Written(record) => record,
             other => panic!("a commit that nothing speaks against is done, not {other:?}"),
         }
     }
 
     async fn destroy(&self, record: &Record) -> bool {
-        self.backend.destroy(Target::Session(record.session_id)).await.unwrap()
+        self.backend.destroy(DestroyTarget::Session(record.session_id)).await.unwrap()
     }
 
     /// Waits until this has been told of a client since the last call, and nothing else.

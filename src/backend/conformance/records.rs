@@ -22,7 +22,7 @@ checks! {
         assert_eq!(missing, Loaded::Missing { superseded: false });
         assert_eq!(world.backend.session_of(&client).await.unwrap(), None);
         assert_eq!(world.backend.client_of(&id).await.unwrap(), None);
-        assert_eq!(world.backend.known_session(&client), None);
+        assert_eq!(world.backend.cached_session(&client), None);
     }
 
     "a commit writes, grows the version, and is told once" => |world| {
@@ -51,7 +51,7 @@ checks! {
         let record = world.seeded(0).await;
         let tries = (1..=16).map(|n| world.backend.commit(commit(&record, n)));
         let outcomes = futures_util::future::join_all(tries).await;
-        let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Done(_))));
+        let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Written(_))));
         assert_eq!(done.count(), 1);
         world.expect_told(&record.client_id, &["created", "changed"]).await;
     }
@@ -74,7 +74,7 @@ checks! {
         };
         let refused = Commit { version: None, ..commit(&old, 3) };
         assert_eq!(world.backend.commit(refused).await.unwrap(), Committed::Ended);
-        let stale = Target::Generation(old.client_id, old.generation);
+        let stale = DestroyTarget::Generation(old.client_id, old.generation);
         assert!(!world.backend.destroy(stale).await.unwrap());
         assert_eq!(number(&world.find(&new.session_id).await.unwrap()), 2);
     }

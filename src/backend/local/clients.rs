@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::backend::Known;
+use crate::backend::SessionSnapshot;
 use crate::backend::lease_queue::LeaseQueue;
 use crate::session::{ClientId, Generation, Record, SessionId};
 
@@ -96,9 +96,9 @@ impl Slots {
         self.lock().sessions.get(session).copied()
     }
 
-    pub(super) fn known(&self, client: &ClientId) -> Option<Known> {
+    pub(super) fn known(&self, client: &ClientId) -> Option<SessionSnapshot> {
         self.current(client).filter(|current| current.deadline > Instant::now()).map(|current| {
-            Known {
+            SessionSnapshot {
                 session_id: current.session_id,
                 generation: current.generation,
                 sealed: current.sealed,

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
+    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created,
+    DestroyTarget, LeaseToken, Loaded, NodeInfo, NodeStats, SessionSnapshot,
 };
 use crate::backend::on_drop::Undo;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +37,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 pub struct LocalBackend<S> {
     shared: Arc<Shared<S>>,
     /// What this node said of itself last.
-    said: Mutex<Option<(NodeFigures, Instant)>>,
+    said: Mutex<Option<(NodeStats, Instant)>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -127,7 +127,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         self.whole(move |shared| async move { shared.touch(client, generation).await }).await
     }
 
-    async fn destroy(&self, target: Target) -> Result<bool> {
+    async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
         self.whole(move |shared| async move { shared.destroy(target).await }).await
     }
 
@@ -137,7 +137,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         // Kept over the wait, so that the queue stays in the table.
         let slot = self.shared.slots.slot(client);
         let lease = tokio::select! {
-            lease = slot.lease.acquire(config.lease, wait, config.lease_queue_limit) => lease?,
+            lease = slot.lease.acquire(config.lease_duration, wait, config.lease_queue_limit) => lease?,
             () = self.closing.cancelled() => return Err(closed()),
         };
         let mut granted = Granted { backend: self, client, lease: Some(lease) };
@@ -145,15 +145,15 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         let record =
             self.whole(move |shared| async move { shared.live_record(owner).await }).await?;
         granted.lease = None;
-        Ok(Acquired { lease, length: config.lease, record })
+        Ok(Acquired { lease, length: config.lease_duration, record })
     }
 
     async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        Ok(self.shared.slots.slot(client).lease.renew(lease, self.shared.config.lease))
+        Ok(self.shared.slots.slot(client).lease.renew(lease, self.shared.config.lease_duration))
     }
 
     fn release(&self, client: &ClientId, lease: LeaseToken) {
-        self.shared.slots.slot(client).lease.release(lease, self.shared.config.lease);
+        self.shared.slots.slot(client).lease.release(lease, self.shared.config.lease_duration);
     }
 
     async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
@@ -170,7 +170,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         })
     }
 
-    fn known_session(&self, client: &ClientId) -> Option<Known> {
+    fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot> {
         self.shared.slots.known(client)
     }
 
@@ -221,7 +221,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         self.shared.tell_cleanup(cleared);
     }
 
-    async fn beat(&self, figures: &NodeFigures) -> Result<()> {
+    async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {
         self.open()?;
         *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((figures.clone(), Instant::now()));
@@ -231,7 +231,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     async fn nodes(&self) -> Result<Vec<NodeInfo>> {
         self.open()?;
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let info = |(figures, at): (NodeFigures, Instant)| {
+        let info = |(figures, at): (NodeStats, Instant)| {
             NodeInfo::new(self.node().clone(), figures, at.elapsed())
         };
         Ok(said.map(info).into_iter().collect())

@@ -9,7 +9,7 @@ use super::clients::{Current, SlotRef, Slots};
 use super::codec::{self, Decoded, millis};
 use super::deadlines::Deadlines;
 use crate::backend::{
-    BackendConfig, BackendEvent, Commit, Committed, Create, Created, Loaded, NewId, Target,
+    BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId,
 };
 use crate::error::{Error, Result};
 use crate::session::{
@@ -283,9 +283,9 @@ impl<S: SessionStore> Shared<S> {
         }
         self.tell_set(&record, false, new_id.map(|_| old_id));
         if let Some(lease) = commit.lease.filter(|_| commit.release) {
-            slot.lease.release(lease, self.config.lease);
+            slot.lease.release(lease, self.config.lease_duration);
         }
-        Ok(Committed::Done(record))
+        Ok(Committed::Written(record))
     }
 
     pub(super) async fn touch(
@@ -312,12 +312,12 @@ impl<S: SessionStore> Shared<S> {
         Ok(Some(record))
     }
 
-    pub(super) async fn destroy(&self, target: Target) -> Result<bool> {
+    pub(super) async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
         let client = match target {
-            Target::Client(client) | Target::Generation(client, _) | Target::Leased(client, ..) => {
-                client
-            }
-            Target::Session(id) => match self.slots.client_of(&id) {
+            DestroyTarget::Client(client)
+            | DestroyTarget::Generation(client, _)
+            | DestroyTarget::Leased(client, ..) => client,
+            DestroyTarget::Session(id) => match self.slots.client_of(&id) {
                 Some(client) => client,
                 None => match self.read(&id).await?.and_then(|stored| stored.client_id) {
                     Some(client) => client,
@@ -327,7 +327,7 @@ impl<S: SessionStore> Shared<S> {
         };
         let slot = self.slots.slot(&client);
         let _turn = slot.op.lock().await;
-        if let Target::Leased(_, _, lease) = target
+        if let DestroyTarget::Leased(_, _, lease) = target
             && !slot.lease.owns(lease)
         {
             return Err(Error::lease_lost());
@@ -336,8 +336,10 @@ impl<S: SessionStore> Shared<S> {
             Some(record) => Some(record),
             // Ending needs no attaching first, which would tell of a session that begins.
             None => match target {
-                Target::Session(id) => self.stored_record(&slot, &id).await?,
-                Target::Client(_) | Target::Generation(..) | Target::Leased(..) => {
+                DestroyTarget::Session(id) => self.stored_record(&slot, &id).await?,
+                DestroyTarget::Client(_)
+                | DestroyTarget::Generation(..)
+                | DestroyTarget::Leased(..) => {
                     let found = self.store.find_by_client(&client).await;
                     match found.map_err(|e| Error::store("looking for a session failed", e))? {
                         Some(id) => self.stored_record(&slot, &id).await?,
@@ -347,11 +349,11 @@ impl<S: SessionStore> Shared<S> {
             },
         };
         let Some(record) = found.filter(|record| match target {
-            Target::Client(_) => true,
-            Target::Generation(_, generation) | Target::Leased(_, generation, _) => {
+            DestroyTarget::Client(_) => true,
+            DestroyTarget::Generation(_, generation) | DestroyTarget::Leased(_, generation, _) => {
                 record.generation == generation
             }
-            Target::Session(id) => record.opens_by(&id),
+            DestroyTarget::Session(id) => record.opens_by(&id),
         }) else {
             return Ok(false);
         };

@@ -88,7 +88,7 @@ impl Shared {
 
     /// What a script needs to hand a lease over.
     pub(super) fn hand_over(&self) -> [Value; 3] {
-        [millis(self.config.lease).into(), self.keys.grants_prefix().into(), self.alone()]
+        [millis(self.config.lease_duration).into(), self.keys.grants_prefix().into(), self.alone()]
     }
 
     /// The time to live that the session's own max age, or the option, gives.

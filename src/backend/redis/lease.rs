@@ -89,7 +89,11 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         match self.lease {
             Some(lease) if self.asked => self.shared.release(&self.client, lease),
-            lease => self.shared.leases.leave_line(&self.client, lease, self.shared.config.lease),
+            lease => self.shared.leases.leave_line(
+                &self.client,
+                lease,
+                self.shared.config.lease_duration,
+            ),
         }
     }
 }
@@ -107,7 +111,7 @@ impl Shared {
         wait: Duration,
     ) -> Result<Acquired> {
         let deadline = Instant::now() + wait;
-        let length = self.config.lease;
+        let length = self.config.lease_duration;
         // Made before the line is taken, so dropped after it: whoever leaves last finds the line
         // in no other hands.
         let mut leave = Leave { shared: self, client: *client, lease: None, asked: false };
@@ -168,7 +172,7 @@ impl Shared {
         let arguments: Vec<Value> = vec![
             lease.text().into(),
             self.instance.as_str().into(),
-            millis(self.config.lease).into(),
+            millis(self.config.lease_duration).into(),
             millis(wait).into(),
             limit.into(),
             self.keys.grants_prefix().into(),
@@ -202,18 +206,18 @@ impl Shared {
     }
 
     pub(super) async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        let arguments = vec![lease.text().into(), millis(self.config.lease).into()];
+        let arguments = vec![lease.text().into(), millis(self.config.lease_duration).into()];
         let keys = vec![self.keys.lease(client)];
         let reply = self.link.run(&script::RENEW, keys, arguments).await?;
         if reply.status == 1 {
-            self.leases.renew_line(client, lease, self.config.lease);
+            self.leases.renew_line(client, lease, self.config.lease_duration);
         }
         Ok(reply.status == 1)
     }
 
     /// Gives a lease back, or leaves the line, beside whatever the caller does next.
     pub(super) fn release(self: &Arc<Self>, client: &ClientId, lease: LeaseToken) {
-        self.leases.done(client, lease, self.config.lease);
+        self.leases.done(client, lease, self.config.lease_duration);
         self.give_back(client, lease.text());
     }
 
@@ -228,7 +232,7 @@ impl Shared {
             let arguments: Vec<Value> = vec![
                 token.into(),
                 shared.instance.as_str().into(),
-                millis(shared.config.lease).into(),
+                millis(shared.config.lease_duration).into(),
                 shared.keys.grants_prefix().into(),
                 client.as_str().into(),
                 shared.alone(),

@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, Known,
-    LeaseToken, Loaded, NodeFigures, NodeInfo, Target,
+    Acquired, Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created,
+    DestroyTarget, LeaseToken, Loaded, NodeInfo, NodeStats, SessionSnapshot,
 };
 use crate::backend::on_drop::Undo;
 use crate::error::Result;
@@ -151,7 +151,12 @@ impl RedisBackend {
         let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
         let named = sentinels.as_ref().map(Sentinels::named);
         let watch = |client: &Client, patience| {
-            self.until_closed(connection::connect::watch_over(client.clone(), WATCH, patience, named.clone()));
+            self.until_closed(connection::connect::watch_over(
+                client.clone(),
+                WATCH,
+                patience,
+                named.clone(),
+            ));
         };
         shared.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
         watch(&self.listener, redis.timeout);
@@ -248,7 +253,7 @@ impl Backend for RedisBackend {
         self.whole(move |shared| async move { shared.touch(&client, generation).await }).await
     }
 
-    async fn destroy(&self, target: Target) -> Result<bool> {
+    async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
         self.whole(move |shared| async move { shared.destroy(target).await }).await
     }
 
@@ -280,7 +285,7 @@ impl Backend for RedisBackend {
         })
     }
 
-    fn known_session(&self, client: &ClientId) -> Option<Known> {
+    fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot> {
         self.shared.watched.known(client)
     }
 
@@ -330,9 +335,9 @@ impl Backend for RedisBackend {
         }
     }
 
-    async fn beat(&self, figures: &NodeFigures) -> Result<()> {
+    async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {
         self.open()?;
-        self.shared.beat(figures, NODE_LIFE).await
+        self.shared.heartbeat(figures, NODE_LIFE).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeInfo>> {
@@ -358,7 +363,7 @@ impl Backend for RedisBackend {
         self.closing.cancel();
         if first {
             // Best done while there are connections. It lapses by itself otherwise.
-            let _ = self.shared.beat(&NodeFigures::default(), Duration::ZERO).await;
+            let _ = self.shared.heartbeat(&NodeStats::default(), Duration::ZERO).await;
         }
         self.shared.tasks.close();
         if tokio::time::timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await.is_err() {

@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::redis::context::{Shared, millis};
 use crate::backend::redis::script;
-use crate::backend::{NodeFigures, NodeInfo};
+use crate::backend::{NodeInfo, NodeStats};
 use crate::error::Result;
 use crate::session::NodeId;
 
 #[derive(Serialize, Deserialize)]
 struct Said {
     node: String,
-    figures: NodeFigures,
+    figures: NodeStats,
 }
 
 impl Shared {
     /// Says that this node is there, for `life`; zero says goodbye.
-    pub(super) async fn beat(&self, figures: &NodeFigures, life: Duration) -> Result<()> {
+    pub(super) async fn heartbeat(&self, figures: &NodeStats, life: Duration) -> Result<()> {
         let said = Said { node: self.config.node.as_str().to_owned(), figures: figures.clone() };
         let text = serde_json::to_string(&said).unwrap_or_default();
         let arguments: Vec<Value> =

@@ -6,7 +6,9 @@ use super::hints::{Hint, Only, pointer};
 use crate::backend::redis::context::{Shared, millis};
 use crate::backend::redis::script;
 use crate::backend::redis::script::reply::{Fields, Stored, mode_text};
-use crate::backend::{Commit, Committed, Create, Created, LeaseToken, Loaded, NewId, Target};
+use crate::backend::{
+    Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
+};
 use crate::error::{Error, Result};
 use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
 
@@ -178,7 +180,7 @@ impl Shared {
             1 => {
                 self.link.observe(&reply);
                 if let Some(lease) = released {
-                    self.leases.done(client, lease, self.config.lease);
+                    self.leases.done(client, lease, self.config.lease_duration);
                 }
                 let record = reply.record_of(client, commit.data)?;
                 self.learn(&record);
@@ -192,7 +194,7 @@ impl Shared {
                 let hints = pointer(&record, &reply).chain(retired).chain(earlier);
                 self.hint(hints, copied.is_ok()).await;
                 copied?;
-                Ok(Committed::Done(record))
+                Ok(Committed::Written(record))
             }
             2 => match self.live(client, reply.record(client)?).await? {
                 Some(record) => Ok(Committed::Conflict(record)),
@@ -232,16 +234,16 @@ impl Shared {
         }
     }
 
-    pub(super) async fn destroy(&self, target: Target) -> Result<bool> {
+    pub(super) async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
         let (client, what) = match target {
-            Target::Client(client) => (client, End::default()),
-            Target::Generation(client, generation) => {
+            DestroyTarget::Client(client) => (client, End::default()),
+            DestroyTarget::Generation(client, generation) => {
                 (client, End { generation: Some(generation), ..End::default() })
             }
-            Target::Leased(client, generation, lease) => {
+            DestroyTarget::Leased(client, generation, lease) => {
                 (client, End { generation: Some(generation), lease: Some(lease), session: None })
             }
-            Target::Session(id) => match self.hinted(&id).await? {
+            DestroyTarget::Session(id) => match self.hinted(&id).await? {
                 Some(client) => (client, End { session: Some(id), ..End::default() }),
                 None => return Ok(false),
             },
@@ -264,7 +266,7 @@ impl Shared {
         match reply.status {
             1 => {
                 if let Some(lease) = what.lease {
-                    self.leases.done(client, lease, self.config.lease);
+                    self.leases.done(client, lease, self.config.lease_duration);
                 }
                 let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
                 self.hint(id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]), true)

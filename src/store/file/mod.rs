@@ -35,7 +35,7 @@ use writer::{Change, Done, Writer};
 /// let store = FileStore::open("sessions.redb").await?;
 /// let bridge = SessionBridge::builder()
 ///     // Without own keys no cookie would verify after a restart.
-///     .keys([std::env::var("SESSION_KEY").unwrap_or_default()])
+///     .signing_keys([std::env::var("SESSION_KEY").unwrap_or_default()])
 ///     .store(store)
 ///     .build()
 ///     .await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::backend::Known;
+use crate::backend::SessionSnapshot;
 use crate::session::{ClientId, Generation, Record, SessionId};
 
 /// Later than Redis counts: it keeps whole milliseconds, and an answer takes its way.
@@ -16,7 +16,7 @@ const AFTER: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 struct Watched {
     count: usize,
-    known: Option<Known>,
+    known: Option<SessionSnapshot>,
     /// What the sockets here were told last, or saw when they came.
     belief: Option<Belief>,
     /// The newest change that was told without an announcement, which may still come.
@@ -115,7 +115,7 @@ impl WatchedClients {
         self.lock().clients.len()
     }
 
-    pub(crate) fn known(&self, client: &ClientId) -> Option<Known> {
+    pub(crate) fn known(&self, client: &ClientId) -> Option<SessionSnapshot> {
         self.lock().clients.get(client)?.known
     }
 
@@ -127,7 +127,7 @@ impl WatchedClients {
         if same.is_some_and(|known| known.version > change.version) {
             return;
         }
-        watched.known = Some(Known {
+        watched.known = Some(SessionSnapshot {
             session_id: change.session,
             generation: change.generation,
             sealed: change.sealed,
@@ -201,7 +201,7 @@ impl WatchedClients {
     pub(crate) fn end(&self, client: &ClientId, generation: Option<Generation>) {
         let state = &mut *self.lock();
         let Some(watched) = state.clients.get_mut(client) else { return };
-        let other = |known: &Known| generation.is_some_and(|g| g != known.generation);
+        let other = |known: &SessionSnapshot| generation.is_some_and(|g| g != known.generation);
         watched.known = watched.known.filter(other);
         watched.belief = watched.belief.filter(|b| generation.is_some_and(|g| g != b.generation));
         if watched.known.is_none()
