@@ -271,7 +271,7 @@ fn a_cleanup_is_told_by_all_nodes_with_the_number_of_sessions_that_it_removed() 
 
 #[test]
 fn a_record_overwritten_by_redis_cli_ends_the_session() {
-    for overwritten in [&["SET", "KEY", "x"][..], &["HSET", "KEY", "data", "{broken"]] {
+    for overwritten in [&["SET", "KEY", "x"][..], &["SETRANGE", "KEY", "85", "{broken"]] {
         let watched = Watched::start(&RedisOptions::new(), &[]);
         let record = watched.record();
         let command: Vec<_> =

@@ -21,8 +21,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// What a replica has of a session now.
 fn data(replica: &Redis, client: &str) -> Option<Value> {
-    let key = format!("{PREFIX}:{{{client}}}:s");
-    let text = replica.cli(&["HGET", &key, "data"]);
+    let text = replica.stored_session(PREFIX, client)?.1;
     (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
 }
 
@@ -52,8 +51,8 @@ fn what_is_acknowledged_is_on_the_replica_at_once() {
     socket.ok("session:inc");
     assert_eq!(data(&replica, &client), Some(json!({ "n": 6, "a": 1 })), "by a socket");
     let rotated = browser.post("/session/regenerate").ok();
-    let key = format!("{PREFIX}:{{{client}}}:s");
-    assert_eq!(replica.cli(&["HGET", &key, "sid"]), rotated.session_id().unwrap());
+    let (stored, _) = replica.stored_session(PREFIX, &client).unwrap();
+    assert_eq!(stored, rotated.session_id().unwrap());
     assert_eq!(replica.cli(&["GET", &pointer(&rotated)]), client);
     browser.post("/logout").ok();
     assert_eq!(data(&replica, &client), None, "ended");

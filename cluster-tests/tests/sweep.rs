@@ -36,12 +36,15 @@ fn key(client: ClientId, part: &str) -> String {
 }
 
 fn told() -> String {
-    format!("{PREFIX}:{{sweep}}:told")
+    format!("{PREFIX}:{{sweep}}:tombstones")
 }
+
+/// Puts an end into the set of tombstones, as the script that announces a page of ends does.
+const ENTOMB: &str = "return redis.call('SADD', KEYS[1], ARGV[1] .. redis.call('GET', KEYS[2]))";
 
 /// Whose turn it is.
 fn sweeper(redis: &Redis) -> Option<String> {
-    redis.ask(&["GET", &format!("{PREFIX}:{{sweep}}:by")]).filter(|by| !by.is_empty())
+    redis.ask(&["GET", &format!("{PREFIX}:{{sweep}}:leader")]).filter(|by| !by.is_empty())
 }
 
 #[test]
@@ -139,9 +142,7 @@ async fn what_is_told_and_not_yet_marked_is_told_by_nobody_else() {
         backend.create(creation(client, Duration::from_secs(600))).await.unwrap();
     }
     // As if the sweep had told the first one this moment.
-    let mapping = redis.cli(&["GET", &key(first, "m")]);
-    let end = format!("{}:{}", first.as_str(), mapping.trim());
-    assert_eq!(redis.cli(&["SADD", &told(), &end]), "1");
+    assert_eq!(redis.cli(&["EVAL", ENTOMB, "2", &told(), &key(first, "m"), first.as_str()]), "1");
     for client in [first, second] {
         assert_eq!(redis.cli(&["DEL", &key(client, "s")]), "1");
     }
@@ -167,15 +168,15 @@ async fn ends_that_were_told_are_marked_soon_and_those_that_a_dead_node_left_too
     let [left, renewed] = [ClientId::generate(), ClientId::generate()];
     let sessions = [SessionId::generate(), SessionId::generate()];
     for (client, session) in [left, renewed].into_iter().zip(sessions) {
-        let mapping = format!("7:{}", session.as_str());
+        let mapping = format!("1234567{}", session.as_str());
         redis.cli(&["SET", &key(client, "m"), &mapping, "PX", "60000"]);
         redis.cli(&["SET", &pointer(session), client.as_str(), "PX", "60000"]);
-        redis.cli(&["SADD", &told(), &format!("{}:{mapping}", client.as_str())]);
+        redis.cli(&["EVAL", ENTOMB, "2", &told(), &key(client, "m"), client.as_str()]);
     }
-    redis.cli(&["SET", &key(renewed, "m"), "8:another", "PX", "60000"]);
+    redis.cli(&["SET", &key(renewed, "m"), "another", "PX", "60000"]);
 
     let backend = backend(&redis).await;
-    let marked = |client: ClientId| redis.cli(&["GET", &key(client, "m")]).trim().ends_with('!');
+    let marked = |client: ClientId| redis.cli(&["GETRANGE", &key(client, "m"), "50", "60"]) == "!";
     until("what was left is marked", LIMIT, || marked(left).then_some(()));
     let create = creation(ClientId::generate(), Duration::from_secs(1));
     let client = create.client;
@@ -184,7 +185,7 @@ async fn ends_that_were_told_are_marked_soon_and_those_that_a_dead_node_left_too
         let done = marked(client) && redis.cli(&["EXISTS", &told()]) == "0";
         done.then_some(())
     });
-    assert_eq!(redis.cli(&["GET", &key(renewed, "m")]).trim(), "8:another");
+    assert_eq!(redis.cli(&["GET", &key(renewed, "m")]).trim(), "another");
     for session in sessions.into_iter().chain([record.session_id]) {
         assert_eq!(redis.cli(&["EXISTS", &pointer(session)]), "0");
     }

@@ -17,7 +17,7 @@ const MEGABYTE: u64 = 1024 * 1024;
 /// Memory may be in pieces, and each thread keeps some.
 const SLACK: u64 = 6 * MEGABYTE;
 /// Keys that are there as long as a node is.
-const STANDING: [&str; 3] = ["{nodes}:h", "{nodes}:z", "{sweep}:by"];
+const STANDING: [&str; 3] = ["{nodes}:h", "{nodes}:z", "{sweep}:leader"];
 
 /// Figures of nodes from before, to compare with.
 #[derive(Debug)]

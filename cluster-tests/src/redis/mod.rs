@@ -248,6 +248,19 @@ impl Redis {
         }
     }
 
+    /// The id and the data of a client's session as this server has it, which may be a replica.
+    ///
+    /// # Panics
+    /// As [`cli`](Self::cli).
+    pub fn stored_session(&self, prefix: &str, client: &str) -> Option<(String, String)> {
+        // The header has 85 bytes, and 49 for each earlier id, whose number is in the second byte.
+        const READ: &str = "local r = redis.call('GET', KEYS[1]) if not r then return '' end \
+            return string.sub(r, 15, 57) .. string.sub(r, 86 + 49 * math.floor(string.byte(r, 2) / 16))";
+        let text = self.cli(&["EVAL", READ, "1", &format!("{prefix}:{{{client}}}:s")]);
+        let (id, data) = text.split_at_checked(43)?;
+        Some((id.to_owned(), data.to_owned()))
+    }
+
     /// [`cli`](Self::cli) of a server that may be gone or refuse: then there is no answer.
     pub fn ask(&self, command: &[&str]) -> Option<String> {
         match Connection::open(&self.address()).ok()?.call(command).ok()? {

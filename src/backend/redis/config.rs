@@ -45,7 +45,7 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KeyspaceEvents {
-    /// Adds the flags that are missing (`Kg$xe`) to those that are on. If Redis refuses, one
+    /// Adds the flags that are missing (`Kgxe`) to those that are on. If Redis refuses, one
     /// warning names them, and everything else goes on. This is the default.
     #[default]
     Apply,

@@ -18,10 +18,7 @@ use crate::backend::redis::view::tombstones::Ended;
 use crate::backend::redis::view::tracker::{Change, WatchedClients};
 use crate::backend::{BackendConfig, BackendEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Gap, MaxAge, Record, SessionEvent};
-
-/// How long after its session's end a mapping can still name it, or says that it was told.
-pub(super) const GRACE: Duration = Duration::from_secs(60);
+use crate::session::{ClientId, Gap, Record, SessionEvent};
 
 pub(super) struct Shared {
     pub(super) config: BackendConfig,
@@ -46,59 +43,19 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// An argument or message that is no text.
+pub(super) fn bytes(bytes: Vec<u8>) -> Value {
+    bytes.into_boxed_slice().into()
+}
+
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the bridge was shut down")
 }
 
 impl Shared {
-    /// What most scripts are given first.
-    pub(super) fn head(&self, client: &ClientId) -> Vec<Value> {
-        vec![
-            self.keys.announcements().into(),
-            self.config.node.as_str().into(),
-            client.as_str().into(),
-            millis(GRACE).into(),
-        ]
-    }
-
-    /// The keys of a session: the record and the mapping; and of ends that were told, if they can
-    /// be had in the same step.
-    pub(super) fn session_keys(&self, client: &ClientId) -> Vec<String> {
-        self.with_told(vec![self.keys.record(client), self.keys.mapping(client)])
-    }
-
-    /// The same, with those of the lease.
-    pub(super) fn all_keys(&self, client: &ClientId) -> Vec<String> {
-        let keys = &self.keys;
-        let of_session = [keys.record(client), keys.mapping(client)];
-        self.with_told([&of_session[..], &[keys.lease(client), keys.queue(client)]].concat())
-    }
-
-    fn with_told(&self, mut keys: Vec<String>) -> Vec<String> {
-        if !self.link.clustered {
-            keys.push(self.keys.told());
-        }
-        keys
-    }
-
-    /// Whether a `PUBLISH` can count all listeners.
-    pub(super) fn alone(&self) -> Value {
-        if self.link.clustered { "0" } else { "1" }.into()
-    }
-
-    /// What a script needs to hand a lease over.
-    pub(super) fn hand_over(&self) -> [Value; 3] {
-        [millis(self.config.lease_duration).into(), self.keys.grants_prefix().into(), self.alone()]
-    }
-
-    /// The time to live that the session's own max age, or the option, gives.
-    pub(super) fn idle(&self, mode: MaxAge, sealed: bool) -> Value {
-        millis(self.config.lifetime.idle(mode, sealed)).into()
-    }
-
-    /// The absolute cap; 0 for none.
-    pub(super) fn cap(&self) -> Value {
-        self.config.lifetime.absolute_max_age.map_or(0, millis).into()
+    /// The client concerned and this node, which most scripts are given first.
+    pub(super) fn who(&self, client: &ClientId) -> Value {
+        bytes(message::who(client, &self.config.node))
     }
 
     /// Takes over a record that was read or written, unless its end was told meanwhile.
@@ -131,12 +88,13 @@ impl Shared {
         }
     }
 
-    pub(super) async fn announce(&self, text: String) -> Result<()> {
+    pub(super) async fn announce(&self, message: Vec<u8>) -> Result<()> {
+        let message = bytes(message);
         let told = self.link.ask(|redis| {
-            let (channel, text) = (self.keys.announcements(), text.clone());
-            async move { redis.publish(channel, text).await }
+            let (channel, message) = (self.keys.announcements(), message.clone());
+            async move { redis.publish(channel, message).await }
         });
-        told.await.map_err(|e| crate::backend::redis::script::failed("PUBLISH", e))
+        told.await.map_err(|e| crate::backend::redis::error::failed("PUBLISH", e))
     }
 
     pub(super) fn sweeps(&self) -> bool {

@@ -11,15 +11,13 @@ use std::time::Duration;
 use fred::prelude::*;
 use tokio::sync::mpsc;
 
-use crate::backend::redis::context::{GRACE, Shared, millis};
+use crate::backend::redis::context::{Shared, millis};
+use crate::backend::redis::error::failed;
+use crate::backend::redis::script;
 use crate::backend::redis::script::reply::Reply;
-use crate::backend::redis::script::{self, failed};
 use crate::error::Result;
 use crate::session::{ClientId, Record, SessionId};
 
-/// How long the pointer of an earlier id leads to its client: a late request is told apart from one
-/// with an unknown id although it lacks its client cookie.
-const RETIRED: Duration = Duration::from_secs(5 * 60);
 /// Hints that wait to be tried again.
 pub(super) const WAITING: usize = 1024;
 /// Between two tries, and how many there are: longer than Redis is away as a rule.
@@ -52,7 +50,7 @@ pub(super) enum Only {
 /// most writes need not.
 pub(super) fn pointer(record: &Record, reply: &Reply) -> impl Iterator<Item = Hint> + use<> {
     let hint = Hint::Point(record.session_id, record.client_id, 2 * record.ttl);
-    reply.wants_pointer().then_some(hint).into_iter()
+    reply.renewed_hints().then_some(hint).into_iter()
 }
 
 /// Tries hints again that could not be set, one after the other.
@@ -68,16 +66,6 @@ pub(super) async fn retry(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Hint>
 }
 
 impl Shared {
-    /// What scripts put in front of the keys of hints; nothing in a cluster.
-    pub(super) fn prefix(&self) -> Value {
-        if self.link.clustered { "" } else { self.keys.prefix() }.into()
-    }
-
-    /// How long the pointer of an earlier id lives on.
-    pub(super) fn retired(&self) -> Duration {
-        RETIRED.max(2 * self.config.renew_overlap)
-    }
-
     /// Sets what goes with a change that is done. A session that replicas have (`copied`) is worth
     /// little to them without its pointer.
     pub(super) async fn hint(&self, hints: impl IntoIterator<Item = Hint>, copied: bool) {
@@ -97,11 +85,12 @@ impl Shared {
     async fn apply(&self, hint: Hint, copied: bool) -> Result<()> {
         match hint {
             Hint::Point(session, client, life) => {
-                let key = self.keys.hint(&session);
+                let key = self.keys.pointer(&session);
                 self.link.set(&key, client.as_str(), life, copied).await
             }
             Hint::Retire(session) => {
-                let (key, life) = (self.keys.hint(&session), millis(self.retired()));
+                let (key, life) =
+                    (self.keys.pointer(&session), millis(script::retired(&self.config)));
                 let kept = self.link.ask(|redis| {
                     let key = key.clone();
                     async move { redis.pexpire(key, life, None).await }
@@ -116,7 +105,7 @@ impl Shared {
 
     /// The client that a pointer leads to.
     pub(super) async fn hinted(&self, session: &SessionId) -> Result<Option<ClientId>> {
-        let key = self.keys.hint(session);
+        let key = self.keys.pointer(session);
         let pointed = self.link.ask(|redis| {
             let key = key.clone();
             async move { redis.get(key).await }
@@ -128,7 +117,7 @@ impl Shared {
     /// Removes the pointer of a session's id that is dead.
     pub(super) async fn unpoint(&self, session: Option<SessionId>) -> Result<()> {
         let Some(id) = session else { return Ok(()) };
-        let key = self.keys.hint(&id);
+        let key = self.keys.pointer(&id);
         let gone = self.link.ask(|redis| {
             let key = key.clone();
             async move { redis.unlink(key).await }
@@ -141,7 +130,7 @@ impl Shared {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut arguments: Vec<Value> = vec![millis(GRACE).into()];
+        let mut arguments: Vec<Value> = Vec::new();
         for (client, left, only) in entries {
             let only = if only == Only::Earlier { "LT" } else { "" };
             // A moment after the end, so that one look is enough.
@@ -151,7 +140,10 @@ impl Shared {
                 (millis(left).saturating_add(1)).into(),
             ]);
         }
-        self.link.run(&script::INDEX, vec![self.keys.due()], arguments).await.map(drop)
+        self.link
+            .run(&self.link.scripts.schedule, vec![self.keys.schedule().into()], arguments)
+            .await
+            .map(drop)
     }
 
     pub(super) async fn unindex(&self, clients: &[ClientId]) -> Result<()> {
@@ -160,7 +152,7 @@ impl Shared {
         }
         let members: Vec<&str> = clients.iter().map(ClientId::as_str).collect();
         let removed = self.link.ask(|redis| {
-            let (key, members) = (self.keys.due(), members.clone());
+            let (key, members) = (self.keys.schedule(), members.clone());
             async move { redis.zrem(key, members).await }
         });
         removed.await.map_err(|e| failed("ZREM", e))

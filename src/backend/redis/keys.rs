@@ -1,18 +1,20 @@
 //! Names in Redis. All keys of one client share the hash tag `{client}`, so that each script
 //! stays in one slot of a cluster.
 
+use fred::types::Key;
+
 use crate::session::{ClientId, SessionId};
 
 /// | key | holds |
 /// |---|---|
 /// | `P:{cid}:s` | the record |
-/// | `P:{cid}:m` | the mapping: birth mark and id, a while longer than the record, and whether the end was told |
+/// | `P:{cid}:m` | the mapping: generation and id, longer than the record, and whether its end was announced |
 /// | `P:{cid}:l` | the lease: its owner's token |
 /// | `P:{cid}:q` | those who wait for it, in order |
-/// | `P:sid:<sid>` | a hint from the id to the client, true only if the record agrees |
+/// | `P:sid:<sid>` | the pointer from an id to its client, true only if the record agrees |
 /// | `P:{sweep}:due` | clients by when to look at their session |
-/// | `P:{sweep}:told` | ends that were told a page at a time, until their mappings say so |
-/// | `P:{sweep}:by`, `P:{sweep}:asked` | who sweeps; how many have asked for that in this turn |
+/// | `P:{sweep}:tombstones` | ends that were announced a page at a time, until their mappings say so |
+/// | `P:{sweep}:leader`, `P:{sweep}:candidates` | the node that sweeps; how many have asked to in this term |
 /// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
@@ -31,42 +33,35 @@ impl Keys {
         format!("{}:{{{}}}:{part}", self.prefix, client.as_str())
     }
 
-    pub(super) fn record(&self, client: &ClientId) -> String {
-        self.of(client, "s")
+    /// The record of a client. Scripts derive the other keys of the client from it.
+    pub(super) fn record(&self, client: &ClientId) -> Key {
+        self.of(client, "s").into()
     }
 
-    pub(super) fn mapping(&self, client: &ClientId) -> String {
-        self.of(client, "m")
+    /// What the keys of all clients begin with.
+    pub(super) fn client_prefix(&self) -> String {
+        format!("{}:{{", self.prefix)
     }
 
-    pub(super) fn lease(&self, client: &ClientId) -> String {
-        self.of(client, "l")
+    pub(super) fn pointer(&self, session: &SessionId) -> String {
+        format!("{}{}", self.pointer_prefix(), session.as_str())
     }
 
-    pub(super) fn queue(&self, client: &ClientId) -> String {
-        self.of(client, "q")
+    pub(super) fn pointer_prefix(&self) -> String {
+        format!("{}:sid:", self.prefix)
     }
 
-    pub(super) fn hint(&self, session: &SessionId) -> String {
-        format!("{}:sid:{}", self.prefix, session.as_str())
-    }
-
-    pub(super) fn due(&self) -> String {
+    pub(super) fn schedule(&self) -> String {
         format!("{}:{{sweep}}:due", self.prefix)
     }
 
-    pub(super) fn told(&self) -> String {
-        format!("{}:{{sweep}}:told", self.prefix)
+    pub(super) fn tombstones(&self) -> String {
+        format!("{}:{{sweep}}:tombstones", self.prefix)
     }
 
-    /// The node that sweeps, and how many have asked during its turn.
-    pub(super) fn turn(&self) -> [String; 2] {
-        ["by", "asked"].map(|part| format!("{}:{{sweep}}:{part}", self.prefix))
-    }
-
-    /// What all keys begin with, for a script that makes them itself.
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+    /// The node that sweeps, and how many have asked during its term.
+    pub(super) fn leader(&self) -> [String; 2] {
+        ["leader", "candidates"].map(|part| format!("{}:{{sweep}}:{part}", self.prefix))
     }
 
     pub(super) fn announcements(&self) -> String {
@@ -106,8 +101,8 @@ mod tests {
     #[test]
     fn a_record_key_names_its_client_and_no_other_key_does() {
         let (keys, client) = (Keys::new("app:x", 0), ClientId::generate());
-        assert_eq!(keys.client_of_record(&keys.record(&client)), Some(client));
-        assert_eq!(keys.client_of_record(&keys.mapping(&client)), None);
-        assert_eq!(Keys::new("app", 0).client_of_record(&keys.record(&client)), None);
+        assert_eq!(keys.client_of_record(&keys.of(&client, "s")), Some(client));
+        assert_eq!(keys.client_of_record(&keys.of(&client, "m")), None);
+        assert_eq!(Keys::new("app", 0).client_of_record(&keys.of(&client, "s")), None);
     }
 }

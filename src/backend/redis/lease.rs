@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use crate::backend::lease_queue::LeaseQueue;
 use crate::backend::redis::context::{Shared, closed, millis};
-use crate::backend::redis::script;
-use crate::backend::redis::script::reply::Stored;
+use crate::backend::redis::record::Stored;
 use crate::backend::{Acquired, LeaseToken};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record};
@@ -167,19 +166,14 @@ impl Shared {
         lease: LeaseToken,
         wait: Duration,
     ) -> Result<Answer> {
-        let keys = vec![self.keys.record(client), self.keys.lease(client), self.keys.queue(client)];
-        let limit = i64::try_from(self.config.lease_queue_limit).unwrap_or(i64::MAX);
         let arguments: Vec<Value> = vec![
             lease.text().into(),
             self.instance.as_str().into(),
-            millis(self.config.lease_duration).into(),
             millis(wait).into(),
-            limit.into(),
-            self.keys.grants_prefix().into(),
             client.as_str().into(),
-            self.alone(),
         ];
-        let reply = self.link.run(&script::ACQUIRE, keys, arguments).await?;
+        let keys = vec![self.keys.record(client)];
+        let reply = self.link.run(&self.link.scripts.acquire, keys, arguments).await?;
         Ok(match reply.status {
             1 => Answer::Granted(match reply.record(client)? {
                 Stored::Live(record) => {
@@ -188,7 +182,8 @@ impl Shared {
                     Some(record)
                 }
                 // Reading it again ends it.
-                Stored::Corrupt(_) | Stored::Over => self.client_record(client).await?,
+                Stored::Corrupt(_) | Stored::Overdue => self.client_record(client).await?,
+                Stored::Newer(error) => return Err(error),
             }),
             2 => Answer::Granted(None),
             3 => {
@@ -196,6 +191,7 @@ impl Shared {
                 Answer::Queued(Duration::from_millis(left))
             }
             4 => {
+                let limit = self.config.lease_queue_limit;
                 return Err(Error::new(
                     ErrorKind::Busy,
                     format!("{limit} callers wait already; shed load or raise `lease_queue_limit`"),
@@ -206,9 +202,9 @@ impl Shared {
     }
 
     pub(super) async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        let arguments = vec![lease.text().into(), millis(self.config.lease_duration).into()];
-        let keys = vec![self.keys.lease(client)];
-        let reply = self.link.run(&script::RENEW, keys, arguments).await?;
+        let keys = vec![self.keys.record(client)];
+        let reply =
+            self.link.run(&self.link.scripts.renew, keys, vec![lease.text().into()]).await?;
         if reply.status == 1 {
             self.leases.renew_line(client, lease, self.config.lease_duration);
         }
@@ -228,16 +224,11 @@ impl Shared {
         }
         let (shared, client) = (self.clone(), *client);
         self.tasks.spawn(async move {
-            let keys = vec![shared.keys.lease(&client), shared.keys.queue(&client)];
-            let arguments: Vec<Value> = vec![
-                token.into(),
-                shared.instance.as_str().into(),
-                millis(shared.config.lease_duration).into(),
-                shared.keys.grants_prefix().into(),
-                client.as_str().into(),
-                shared.alone(),
-            ];
-            if let Err(error) = shared.link.run(&script::RELEASE, keys, arguments).await {
+            let keys = vec![shared.keys.record(&client)];
+            let arguments: Vec<Value> =
+                vec![token.into(), shared.instance.as_str().into(), client.as_str().into()];
+            if let Err(error) = shared.link.run(&shared.link.scripts.release, keys, arguments).await
+            {
                 tracing::debug!(%error, "a lease was not given back and runs out by itself");
             }
         });

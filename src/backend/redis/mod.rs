@@ -7,12 +7,14 @@
 mod config;
 mod connection;
 mod context;
+mod error;
 mod expiry;
 mod hints;
 mod keys;
 mod lease;
 mod pubsub;
 mod reconcile;
+mod record;
 mod registry;
 mod script;
 mod sessions;
@@ -42,11 +44,12 @@ use connection::commands::Link;
 use connection::connect::Connected;
 use connection::sentinel::Sentinels;
 use context::{Shared, closed};
+use error::failed;
 use expiry::probe::Looks;
 use keys::Keys;
 use lease::Leases;
 use pubsub::subscriber::Listener;
-use script::failed;
+use script::Scripts;
 use view::suspects::Doubt;
 use view::tombstones::Ended;
 use view::tracker::WatchedClients;
@@ -85,16 +88,19 @@ impl RedisBackend {
     pub async fn connect(redis: RedisConfig, config: BackendConfig) -> Result<Self> {
         let connected = connection::connect::connect(&redis).await?;
         let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
+        let keys = Keys::new(&redis.prefix, database);
+        let scripts = Scripts::new(&keys, &config, clustered);
         let (events, _) = broadcast::channel(config.event_capacity);
         let (hints, waiting) = mpsc::channel(hints::WAITING);
         let shared = Arc::new(Shared {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
-            keys: Keys::new(&redis.prefix, database),
+            keys,
             link: Link {
                 pool,
                 replicated,
                 clock: RedisClock::new(),
+                scripts,
                 clustered,
                 timeout: redis.timeout,
             },

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::BackendEvent;
 use crate::backend::redis::context::Shared;
 use crate::backend::redis::expiry::probe::Found;
-use crate::backend::redis::script::reply::{Fields, Stored};
+use crate::backend::redis::record::{self, Stored};
 use crate::backend::redis::view::suspects::Doubtful;
 use crate::backend::redis::view::tracker::Belief;
 use crate::error::Result;
@@ -82,11 +82,15 @@ impl Shared {
 
     /// The client's record, without taking it over.
     async fn peek(&self, client: &ClientId) -> Result<Option<Record>> {
-        let values = self.link.fields(self.keys.record(client)).await?.unwrap_or_default();
-        Ok(match Fields(&values).record(client, self.link.clock.now()) {
-            Stored::Live(record) => Some(record),
-            Stored::Corrupt(_) | Stored::Over => None,
-        })
+        let value = self.link.stored(self.keys.record(client)).await?;
+        Ok(
+            match record::read(client, value.as_bytes().unwrap_or_default(), self.link.clock.now())
+            {
+                Stored::Live(record) => Some(record),
+                Stored::Newer(error) => return Err(error),
+                Stored::Corrupt(_) | Stored::Overdue => None,
+            },
+        )
     }
 
     async fn repair(&self, client: &ClientId) -> Result<()> {

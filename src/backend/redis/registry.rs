@@ -6,7 +6,6 @@ use fred::prelude::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::redis::context::{Shared, millis};
-use crate::backend::redis::script;
 use crate::backend::{NodeInfo, NodeStats};
 use crate::error::Result;
 use crate::session::NodeId;
@@ -18,19 +17,23 @@ struct Said {
 }
 
 impl Shared {
+    fn registry(&self) -> Vec<fred::types::Key> {
+        self.keys.registry().into_iter().map(Into::into).collect()
+    }
+
     /// Says that this node is there, for `life`; zero says goodbye.
     pub(super) async fn heartbeat(&self, figures: &NodeStats, life: Duration) -> Result<()> {
         let said = Said { node: self.config.node.as_str().to_owned(), figures: figures.clone() };
         let text = serde_json::to_string(&said).unwrap_or_default();
         let arguments: Vec<Value> =
             vec![self.instance.as_str().into(), millis(life).into(), text.into()];
-        let reply = self.link.run(&script::BEAT, self.keys.registry(), arguments).await?;
+        let reply = self.link.run(&self.link.scripts.heartbeat, self.registry(), arguments).await?;
         self.link.observe(&reply);
         Ok(())
     }
 
     pub(super) async fn nodes(&self, life: Duration) -> Result<Vec<NodeInfo>> {
-        let reply = self.link.run(&script::NODES, self.keys.registry(), Vec::new()).await?;
+        let reply = self.link.run(&self.link.scripts.nodes, self.registry(), Vec::new()).await?;
         let mut nodes: Vec<NodeInfo> = reply
             .items()
             .chunks_exact(2)

@@ -1,40 +1,43 @@
 //! Reading and changing sessions: a read is one command, a change one script.
 
-use fred::prelude::*;
-
+use super::context::{Shared, bytes};
 use super::hints::{Hint, Only, pointer};
-use crate::backend::redis::context::{Shared, millis};
-use crate::backend::redis::script;
-use crate::backend::redis::script::reply::{Fields, Stored, mode_text};
+use super::pubsub::message;
+use super::record::{self, Stored, put_generation, put_max_age, put_number};
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
 use crate::error::{Error, Result};
 use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
 
+/// What the scripts of a write answer.
+const WRITTEN: i64 = 1;
+const OTHER: i64 = 2;
+const MISSING: i64 = 3;
+const LEASE_LOST: i64 = 4;
+const OVER: i64 = 6;
+
 impl Shared {
     // ---- reading -------------------------------------------------------------------------
 
     pub(super) async fn client_record(&self, client: &ClientId) -> Result<Option<Record>> {
-        let stored = match self.link.fields(self.keys.record(client)).await? {
-            Some(values) if Fields(&values).is_missing() => {
-                self.look_into_absence(client);
-                return Ok(None);
-            }
-            Some(values) => Fields(&values).record(client, self.link.clock.now()),
-            None => Stored::Corrupt(Error::store("a record", "its key is no hash")),
-        };
-        self.live(client, stored).await
+        let stored = self.link.stored(self.keys.record(client)).await?;
+        if stored.is_null() {
+            self.look_into_absence(client);
+            return Ok(None);
+        }
+        let stored = stored.as_bytes().unwrap_or_default();
+        self.live(client, record::read(client, stored, self.link.clock.now())).await
     }
 
-    /// Ends a record that can't be read: one bad record must not fail for ever.
+    /// Ends a record that can't be read: one bad record must not fail again and again.
     async fn live(&self, client: &ClientId, stored: Stored) -> Result<Option<Record>> {
         match stored {
             Stored::Live(record) => {
                 self.learn(&record);
                 Ok(Some(record))
             }
-            Stored::Over => {
+            Stored::Overdue => {
                 self.resolve(client, DestroyReason::Expired).await?;
                 Ok(None)
             }
@@ -45,10 +48,11 @@ impl Shared {
                 }
                 Ok(None)
             }
+            Stored::Newer(error) => Err(error),
         }
     }
 
-    /// A session that sockets have here is not there: somebody has to tell, if nobody has.
+    /// A session that sockets have here is not there: its end has to be announced, if it was not.
     fn look_into_absence(&self, client: &ClientId) {
         if self.watched.known(client).is_some() {
             self.looks.add(client, DestroyReason::Expired);
@@ -103,39 +107,35 @@ impl Shared {
         let mode = create.max_age.validate()?;
         let data = create.data.encode(self.config.max_payload)?;
         let client = &create.client;
-        let mut arguments = self.head(client);
-        arguments.extend([
-            SessionId::generate().as_str().into(),
-            Generation::random().number().to_string().into(),
-            data.into(),
-            mode_text(mode).into(),
-            self.idle(mode, create.sealed),
-            self.cap(),
-            millis(create.join).into(),
-            flag(create.sealed),
-            millis(create.age).into(),
-            self.prefix(),
-        ]);
+        let mut request = Vec::with_capacity(80);
+        put_generation(&mut request, Generation::random());
+        request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+        put_max_age(&mut request, mode);
+        request.push(u8::from(create.sealed));
+        put_number(&mut request, record::millis(create.join), 5);
+        put_number(&mut request, record::millis(create.age), 6);
+        let arguments = vec![self.who(client), bytes(request), data.into()];
         // Twice: a record that can't be read ends, and then there is none.
         for _ in 0..2 {
-            let keys = self.session_keys(client);
-            let (reply, copied) =
-                self.link.change(&script::CREATE, keys, arguments.clone()).await?;
+            let script = &self.link.scripts.create;
+            let key = self.keys.record(client);
+            let (reply, copied) = self.link.change(script, key, arguments.clone()).await?;
             match reply.status {
                 3 => return Err(Error::ended()),
                 5 => return Ok(Created::Occupied),
                 _ => self.link.observe(&reply),
             }
-            match (reply.status, reply.record(client)?) {
-                (1, Stored::Live(record)) => {
+            match reply.status {
+                1 => {
+                    let record = reply.record_of(client, create.data.clone())?;
                     self.learn(&record);
                     let look = Hint::Look(*client, record.remaining, Only::Always);
                     self.hint(pointer(&record, &reply).chain([look]), copied.is_ok()).await;
                     copied?;
                     return Ok(Created::New(record));
                 }
-                (2, stored) => {
-                    if let Some(record) = self.live(client, stored).await? {
+                2 => {
+                    if let Some(record) = self.live(client, reply.record(client)?).await? {
                         return Ok(Created::Exists(record));
                     }
                 }
@@ -145,46 +145,64 @@ impl Shared {
         Err(Error::store("creating a session", "the client's record can't be read or ended"))
     }
 
-    pub(super) async fn commit(&self, commit: Commit) -> Result<Committed> {
+    pub(super) async fn commit(&self, mut commit: Commit) -> Result<Committed> {
+        if commit.version.is_some() {
+            return self.commit_version(commit).await;
+        }
+        // Whatever is there is overwritten: the first guess is the newest version known here.
+        let client = commit.client;
+        commit.version = match self.watched.known(&client) {
+            Some(known) if known.generation == commit.generation => Some(known.version),
+            _ => self.client_record(&client).await?.map(|record| record.version),
+        };
+        while commit.version.is_some() {
+            match self.commit_version(commit.clone()).await? {
+                Committed::Conflict(newest) => commit.version = Some(newest.version),
+                done => return Ok(done),
+            }
+        }
+        Ok(Committed::Ended)
+    }
+
+    async fn commit_version(&self, commit: Commit) -> Result<Committed> {
         let mode = commit.max_age.validate()?;
         let data = commit.data.encode(self.config.max_payload)?;
         let client = &commit.client;
-        let new_id = commit.new_id.map(|_| SessionId::generate());
-        let (new_generation, from) = match commit.new_id {
-            Some(NewId::Seal) => (Some(Generation::random()), None),
-            Some(NewId::Renew { from }) => (None, Some(from)),
-            None => (None, None),
-        };
         let released = commit.lease.filter(|_| commit.release);
-        let mut arguments = self.head(client);
-        arguments.extend([
-            commit.generation.number().to_string().into(),
-            commit.version.map(|version| version.to_string()).unwrap_or_default().into(),
-            commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
+        let mut request = Vec::with_capacity(128);
+        put_generation(&mut request, commit.generation);
+        put_number(&mut request, commit.version.unwrap_or(0), 5);
+        put_max_age(&mut request, mode);
+        request.push(u8::from(released.is_some()));
+        let script = match commit.new_id {
+            None => &self.link.scripts.commit,
+            Some(new_id) => {
+                request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+                let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
+                request.push(u8::from(from.is_none()));
+                put_generation(&mut request, Generation::random());
+                let from =
+                    from.as_ref().map_or(&[b'-'; SessionId::LEN][..], |id| id.as_str().as_bytes());
+                request.extend_from_slice(from);
+                &self.link.scripts.new_id
+            }
+        };
+        let arguments = vec![
+            self.who(client),
+            bytes(request),
             data.into(),
-            mode_text(mode).into(),
-            self.idle(mode, false),
-            self.idle(mode, true),
-            self.cap(),
-            new_id.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-            new_generation.map(|g| g.number().to_string()).unwrap_or_default().into(),
-            from.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-            millis(self.config.renew_overlap).into(),
-            flag(released.is_some()),
-        ]);
-        arguments.extend(self.hand_over());
-        arguments.extend([self.prefix(), millis(self.retired()).into()]);
-        let (reply, copied) =
-            self.link.change(&script::COMMIT, self.all_keys(client), arguments).await?;
+            commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
+        ];
+        let (reply, copied) = self.link.change(script, self.keys.record(client), arguments).await?;
         match reply.status {
-            1 => {
+            WRITTEN => {
                 self.link.observe(&reply);
                 if let Some(lease) = released {
                     self.leases.done(client, lease, self.config.lease_duration);
                 }
                 let record = reply.record_of(client, commit.data)?;
                 self.learn(&record);
-                // It may end earlier than the list says.
+                // It may end earlier than the schedule says.
                 let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
                     *client,
                     record.remaining,
@@ -196,12 +214,22 @@ impl Shared {
                 copied?;
                 Ok(Committed::Written(record))
             }
-            2 => match self.live(client, reply.record(client)?).await? {
-                Some(record) => Ok(Committed::Conflict(record)),
-                None => Ok(Committed::Ended),
-            },
-            3 => Ok(Committed::Ended),
-            4 => Ok(Committed::LeaseLost),
+            OTHER => Ok(match self.live(client, reply.record(client)?).await? {
+                Some(record) if record.generation == commit.generation => {
+                    Committed::Conflict(record)
+                }
+                _ => Committed::Ended,
+            }),
+            MISSING => {
+                self.look_into_absence(client);
+                Ok(Committed::Ended)
+            }
+            LEASE_LOST => Ok(Committed::LeaseLost),
+            OVER => {
+                let over = End { generation: Some(commit.generation), ..End::default() };
+                self.end(client, DestroyReason::Expired, over).await?;
+                Ok(Committed::Ended)
+            }
             _ => Err(reply.unexpected()),
         }
     }
@@ -211,15 +239,11 @@ impl Shared {
         client: &ClientId,
         generation: Generation,
     ) -> Result<Option<Record>> {
-        let mut arguments = self.head(client);
-        arguments.extend([
-            generation.number().to_string().into(),
-            self.idle(MaxAge::Default, false),
-            self.idle(MaxAge::Default, true),
-            self.cap(),
-            self.prefix(),
-        ]);
-        let reply = self.link.run(&script::TOUCH, self.session_keys(client), arguments).await?;
+        let mut gen_bytes = Vec::new();
+        put_generation(&mut gen_bytes, generation);
+        let arguments = vec![self.who(client), bytes(gen_bytes)];
+        let keys = vec![self.keys.record(client)];
+        let reply = self.link.run(&self.link.scripts.touch, keys, arguments).await?;
         match reply.status {
             1 => {
                 self.link.observe(&reply);
@@ -252,23 +276,25 @@ impl Shared {
     }
 
     async fn end(&self, client: &ClientId, reason: DestroyReason, what: End) -> Result<bool> {
-        let mut arguments = self.head(client);
-        arguments.extend([
-            reason.as_str().into(),
+        let mut generation = Vec::new();
+        if let Some(wanted) = what.generation {
+            put_generation(&mut generation, wanted);
+        }
+        let arguments = vec![
+            self.who(client),
+            i64::from(message::code(reason)).into(),
             what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-            what.generation.map(|g| g.number().to_string()).unwrap_or_default().into(),
+            bytes(generation),
             what.lease.map(LeaseToken::text).unwrap_or_default().into(),
-        ]);
-        arguments.extend(self.hand_over());
-        arguments.push(self.prefix());
-        let (reply, copied) =
-            self.link.change(&script::DESTROY, self.all_keys(client), arguments).await?;
+        ];
+        let script = &self.link.scripts.destroy;
+        let (reply, copied) = self.link.change(script, self.keys.record(client), arguments).await?;
         match reply.status {
             1 => {
                 if let Some(lease) = what.lease {
                     self.leases.done(client, lease, self.config.lease_duration);
                 }
-                let id = reply.text(0).and_then(|id| SessionId::parse(&id).ok());
+                let id = reply.session(0);
                 self.hint(id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]), true)
                     .await;
                 copied?;
@@ -284,25 +310,15 @@ impl Shared {
 
     pub(super) async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
         let Some(client) = self.hinted(session).await? else { return Ok(()) };
-        let arguments: Vec<Value> = vec![
-            self.keys.announcements().into(),
-            self.config.node.as_str().into(),
-            client.as_str().into(),
-            session.as_str().into(),
-            if is_new { "1" } else { "0" }.into(),
-        ];
+        let arguments = vec![self.who(&client), session.as_str().into(), i64::from(is_new).into()];
         let keys = vec![self.keys.record(&client)];
-        self.link.run(&script::NOTIFY, keys, arguments).await.map(drop)
+        self.link.run(&self.link.scripts.notify, keys, arguments).await.map(drop)
     }
 
     pub(super) async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         let Some(client) = self.hinted(session).await? else { return Ok(()) };
         self.resolve(&client, DestroyReason::External).await.map(drop)
     }
-}
-
-fn flag(set: bool) -> Value {
-    if set { "1" } else { "0" }.into()
 }
 
 /// What has to be so for a session to be ended.

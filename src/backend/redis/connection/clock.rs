@@ -23,8 +23,8 @@ impl RedisClock {
     }
 
     /// The time of Redis in milliseconds, late by at most the way of the last answer.
-    pub(crate) fn now(&self) -> i64 {
-        self.offset.load(Ordering::Relaxed) + self.elapsed()
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.offset.load(Ordering::Relaxed) + self.elapsed()).unwrap_or(0)
     }
 
     fn elapsed(&self) -> i64 {

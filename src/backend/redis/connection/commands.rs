@@ -5,13 +5,15 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use fred::prelude::*;
+use fred::types::Key;
 use tokio::time::Instant;
 
 use crate::backend::redis::connection::clock::RedisClock;
 use crate::backend::redis::connection::replication::{Replicated, Sent};
 use crate::backend::redis::context::millis;
-use crate::backend::redis::script::reply::{FIELDS, Reply};
-use crate::backend::redis::script::{Script, failed};
+use crate::backend::redis::error::failed;
+use crate::backend::redis::script::reply::Reply;
+use crate::backend::redis::script::{Script, Scripts};
 use crate::error::Result;
 
 /// Between two tries while a slot is moved.
@@ -24,6 +26,7 @@ pub(crate) struct Link {
     /// The connections for changes, if those wait for replicas.
     pub(crate) replicated: Option<Replicated>,
     pub(crate) clock: RedisClock,
+    pub(crate) scripts: Scripts,
     /// Slots are spread over several servers.
     pub(crate) clustered: bool,
     /// How long an answer may take.
@@ -43,10 +46,12 @@ fn is_moving(error: &fred::error::Error) -> bool {
 }
 
 /// Which of so many connections the keys with this key's hash tag take.
-fn lane_of(key: &str, lanes: usize) -> usize {
-    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+fn lane_of(key: &[u8], lanes: usize) -> usize {
+    let after = |mark: u8, key: &[u8]| key.iter().position(|byte| *byte == mark).map(|at| at + 1);
+    let rest = after(b'{', key).map_or(key, |begin| &key[begin..]);
+    let tag = after(b'}', rest).map_or(key, |end| &rest[..end]);
     let mut hasher = DefaultHasher::new();
-    tag.map_or(key, |(tag, _)| tag).hash(&mut hasher);
+    tag.hash(&mut hasher);
     usize::try_from(hasher.finish() % (lanes.max(1) as u64)).unwrap_or(0)
 }
 
@@ -79,9 +84,9 @@ impl Link {
     /// The connection for the scripts of a client. All of them take the same one, for connections
     /// keep no order between them: the release of a lease whose caller went away would overtake its
     /// acquire, and the lease would stay for as long as it lasts.
-    fn lane(&self, keys: &[String]) -> &Client {
+    fn lane(&self, keys: &[Key]) -> &Client {
         let clients = self.pool.clients();
-        let lane = keys.first().and_then(|key| clients.get(lane_of(key, clients.len())));
+        let lane = keys.first().and_then(|key| clients.get(lane_of(key.as_bytes(), clients.len())));
         match lane {
             Some(lane) if lane.is_connected() => lane,
             _ => self.pool.next(),
@@ -90,54 +95,58 @@ impl Link {
 
     /// Runs a script, and loads it if Redis does not know it: at first, after a restart, or after
     /// a flush of the script cache.
+    ///
+    /// Each is one write to the connection: the client library flushes after every script. Clones of
+    /// keys and arguments are counted references.
     pub(crate) async fn run(
         &self,
-        script: &'static Script,
-        keys: Vec<String>,
+        script: &Script,
+        keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<Reply> {
+        let lane = self.lane(&keys);
         let value = self
-            .ask_at(self.lane(&keys), |client| {
+            .ask_at(lane, |client| {
                 let (keys, arguments) = (keys.clone(), arguments.clone());
                 async move {
-                    let digest = script.digest.as_str();
+                    let digest = script.digest.clone();
                     match client.evalsha(digest, keys.clone(), arguments.clone()).await {
                         // Nothing ran: an `EVAL` runs it and loads it, wherever its slot is.
                         Err(error) if is_unknown_script(&error) => {
-                            client.eval(script.text, keys, arguments).await
+                            client.eval(script.text.clone(), keys, arguments).await
                         }
                         ran => ran,
                     }
                 }
             })
             .await;
-        Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)
+        let reply = Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)?;
+        Ok(reply)
     }
 
-    /// Runs a script that changes a session. Whether enough replicas have what it wrote is told
+    /// Runs a script that changes a session. Whether enough replicas have what it wrote is said
     /// beside its answer, for what goes with the change is to be done in any case: the change is
     /// made.
     pub(crate) async fn change(
         &self,
-        script: &'static Script,
-        keys: Vec<String>,
+        script: &Script,
+        key: Key,
         arguments: Vec<Value>,
     ) -> Result<(Reply, Result<()>)> {
         let Some(replicated) = &self.replicated else {
-            return Ok((self.run(script, keys, arguments).await?, Ok(())));
+            return Ok((self.run(script, vec![key], arguments).await?, Ok(())));
         };
         let turn = replicated.turn().await?;
         let ran = self.ask_at(&turn.client, |client| {
-            let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
-            parts.extend(keys.iter().map(|key| key.as_str().into()));
+            let mut parts: Vec<Value> = vec![1_i64.into(), key.clone().into()];
             parts.extend(arguments.iter().cloned());
-            let (first, key) = (script.digest.as_str().into(), keys[0].as_str());
+            let (digest, key) = (script.digest.clone().into(), key.clone());
             async move {
-                let by_digest = [vec![first], parts.clone()].concat();
-                match replicated.send(&client, "EVALSHA", key, by_digest).await {
+                let by_digest = [vec![digest], parts.clone()].concat();
+                match replicated.send(&client, "EVALSHA", &key, by_digest).await {
                     Err(error) if is_unknown_script(&error) => {
-                        let whole = [vec![script.text.into()], parts].concat();
-                        replicated.send(&client, "EVAL", key, whole).await
+                        let whole = [vec![script.text.clone().into()], parts].concat();
+                        replicated.send(&client, "EVAL", &key, whole).await
                     }
                     ran => ran,
                 }
@@ -164,6 +173,7 @@ impl Link {
         };
         let turn = replicated.turn().await?;
         let parts: Vec<Value> = vec![key.into(), value.into(), "PX".into(), life.into()];
+        let key = &Key::from(key);
         let set = self.ask_at(&turn.client, |client| {
             let parts = parts.clone();
             async move { replicated.send(&client, "SET", key, parts).await }
@@ -178,22 +188,22 @@ impl Link {
         [self.pool.clone()].into_iter().chain(replicated).collect()
     }
 
-    /// A record's fields; all null if there is none. A key that is no hash is `None`.
-    pub(crate) async fn fields(&self, key: String) -> Result<Option<Vec<Value>>> {
-        let read = self.ask(|client| {
+    /// What is stored at a record's key; `Null` if there is nothing. Something else than a string is
+    /// no text.
+    pub(crate) async fn stored(&self, key: Key) -> Result<Value> {
+        let read = self.ask_at(self.lane(std::slice::from_ref(&key)), |client| {
             let key = key.clone();
-            async move { client.hmget(key, FIELDS.to_vec()).await }
+            async move { client.get(key).await }
         });
         match read.await {
-            Ok(values) => Ok(Some(values)),
-            Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
-            Err(error) => Err(failed("HMGET", error)),
+            Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Integer(0)),
+            read => read.map_err(|e| failed("GET", e)),
         }
     }
 
     /// Asks Redis for its time.
     pub(crate) async fn look_at_the_clock(&self) -> Result<()> {
-        let reply = self.run(&crate::backend::redis::script::CLOCK, Vec::new(), Vec::new()).await?;
+        let reply = self.run(&self.scripts.clock, Vec::new(), Vec::new()).await?;
         self.observe(&reply);
         Ok(())
     }
@@ -215,12 +225,12 @@ mod tests {
     fn all_keys_of_a_client_take_one_connection_and_clients_take_all() {
         let lanes: HashSet<usize> = (0..100)
             .map(|client| {
-                let of = |part| lane_of(&format!("app:{{client{client}}}:{part}"), 4);
+                let of = |part| lane_of(format!("app:{{client{client}}}:{part}").as_bytes(), 4);
                 assert!([of("m"), of("l"), of("q")].iter().all(|lane| *lane == of("s")));
                 of("s")
             })
             .collect();
         assert_eq!(lanes.len(), 4);
-        assert_eq!(lane_of("no tag", 1), 0);
+        assert_eq!(lane_of(b"no tag", 1), 0);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::backend::redis::config::RedisConfig;
 use crate::backend::redis::connection::replication::Replicated;
 use crate::backend::redis::connection::sentinel::{Named, Sentinels};
-use crate::backend::redis::script::failed;
+use crate::backend::redis::error::failed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Messages that the listener may fall behind before it has to compare.

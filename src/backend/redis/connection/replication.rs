@@ -10,13 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::CustomCommand;
+use fred::types::{CustomCommand, Key};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::backend::redis::config::Replicas;
 use crate::backend::redis::connection::commands::Answered;
 use crate::backend::redis::context::{closed, millis};
-use crate::backend::redis::script::failed;
+use crate::backend::redis::error::failed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The connections for changes.
@@ -83,7 +83,7 @@ impl Replicated {
         &self,
         client: &Client,
         command: &'static str,
-        key: &str,
+        key: &Key,
         arguments: Vec<Value>,
     ) -> Answered<Sent> {
         let options = Options {
@@ -134,7 +134,7 @@ fn lost(what: &'static str) -> fred::error::Error {
 
 /// Where a key is in a cluster, as far as the client knows: both commands have to go there, not to
 /// wherever it is by the time of the second.
-fn server_of(client: &Client, key: &str) -> Answered<Option<Server>> {
+fn server_of(client: &Client, key: &Key) -> Answered<Option<Server>> {
     if !client.is_clustered() {
         return Ok(None);
     }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::backend::redis::script::failed;
+use crate::backend::redis::error::failed;
 use crate::error::Result;
 
 /// How often a sentinel is asked, should it not have told.

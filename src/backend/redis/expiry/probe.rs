@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::backend::redis::context::Shared;
+use crate::backend::redis::context::{Shared, bytes};
 use crate::backend::redis::pubsub::message;
-use crate::backend::redis::script;
+use crate::backend::redis::record::put_generation;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, SessionId};
 
@@ -113,20 +113,25 @@ impl Shared {
     pub(crate) async fn look(&self, client: &ClientId, reason: DestroyReason) -> Result<Found> {
         // Of use if nothing is left in Redis that could name it.
         let known = self.watched.belief(client);
-        let mut arguments = self.head(client);
-        arguments.extend([
-            reason.as_str().into(),
-            known.map(|k| k.generation.number().to_string()).unwrap_or_default().into(),
-            known.map(|k| k.session.as_str().to_owned()).unwrap_or_default().into(),
-        ]);
-        let reply = self.link.run(&script::RESOLVE, self.session_keys(client), arguments).await?;
+        let mut generation = Vec::new();
+        if let Some(known) = &known {
+            put_generation(&mut generation, known.generation);
+        }
+        let arguments = vec![
+            self.who(client),
+            i64::from(message::code(reason)).into(),
+            bytes(generation),
+            known.map(|known| known.session.as_str().to_owned()).unwrap_or_default().into(),
+        ];
+        let keys = vec![self.keys.record(client)];
+        let reply = self.link.run(&self.link.scripts.probe, keys, arguments).await?;
         match reply.status {
             1 => {
                 self.link.observe(&reply);
                 let left = u64::try_from(reply.number(1).unwrap_or(0)).unwrap_or(0);
                 Ok(Found::Alive(Duration::from_millis(left)))
             }
-            2 => Ok(Found::Told(reply.text(0).and_then(|id| SessionId::parse(&id).ok()))),
+            2 => Ok(Found::Told(reply.session(0))),
             0 => Ok(Found::Gone),
             3 => Ok(Found::Nameless),
             _ => Err(reply.unexpected()),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::Value;
+use fred::types::Key;
 use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
-use crate::backend::redis::context::{GRACE, Shared, millis};
+use crate::backend::redis::context::{Shared, bytes, millis};
 use crate::backend::redis::expiry::probe::Found;
 use crate::backend::redis::pubsub::message;
-use crate::backend::redis::script;
 use crate::backend::redis::script::reply::Reply;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason};
@@ -54,18 +54,17 @@ impl Shared {
     /// Ends a page of what is due in one step, on a server that has all keys; as the sweep if
     /// `turn` is given.
     async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
-        let mut keys = vec![self.keys.due(), self.keys.told()];
-        keys.extend(turn.iter().flat_map(|_| self.keys.turn()));
+        let mut keys = vec![self.keys.schedule().into(), self.keys.tombstones().into()];
+        keys.extend(turn.iter().flat_map(|_| self.keys.leader().map(Key::from)));
+        let mut node = Vec::new();
+        message::put_node(&mut node, &self.config.node);
         let arguments: Vec<Value> = vec![
-            self.keys.prefix().into(),
-            self.keys.announcements().into(),
-            self.config.node.as_str().into(),
-            millis(GRACE).into(),
+            bytes(node),
             PAGE.into(),
             self.instance.as_str().into(),
             millis(turn.unwrap_or_default()).into(),
         ];
-        self.link.run(&script::END_DUE, keys, arguments).await
+        self.link.run(&self.link.scripts.expire_due, keys, arguments).await
     }
 
     /// One turn of the sweep: all that is due now.
@@ -107,22 +106,23 @@ impl Shared {
 
     /// Marks a page of ends that were told together; `true` if there are more.
     async fn tidy_page(&self) -> Result<bool> {
-        let arguments: Vec<Value> = vec![self.keys.prefix().into(), TIDY.into()];
-        let reply = self.link.run(&script::TIDY, vec![self.keys.told()], arguments).await?;
+        let keys = vec![self.keys.tombstones().into()];
+        let reply =
+            self.link.run(&self.link.scripts.flush_tombstones, keys, vec![TIDY.into()]).await?;
         Ok(reply.number(0).unwrap_or(0) >= TIDY)
     }
 
     /// A page of the sweep in a cluster: claims it, and ends it session by session.
     async fn claim(&self, turn: Duration) -> Result<(Reply, i64)> {
-        let [by, asked] = self.keys.turn();
-        let keys = vec![self.keys.due(), by, asked];
+        let [leader, candidates] = self.keys.leader();
+        let keys = vec![self.keys.schedule().into(), leader.into(), candidates.into()];
         let arguments: Vec<Value> = vec![
             self.instance.as_str().into(),
             PAGE.into(),
             millis(CLAIM).into(),
             millis(turn).into(),
         ];
-        let reply = self.link.run(&script::SWEEP, keys, arguments).await?;
+        let reply = self.link.run(&self.link.scripts.claim_due, keys, arguments).await?;
         let clients = reply.items().get(1..).unwrap_or_default();
         if reply.status == 1 {
             self.end_due(clients).await?;
@@ -136,8 +136,9 @@ impl Shared {
         loop {
             // Each that is looked at is taken off the list, or put off.
             let (looked, ended) = if self.link.clustered {
-                let keys = vec![self.keys.due()];
-                let reply = self.link.run(&script::DUE, keys, vec![PAGE.into()]).await?;
+                let keys = vec![self.keys.schedule().into()];
+                let reply =
+                    self.link.run(&self.link.scripts.list_due, keys, vec![PAGE.into()]).await?;
                 (reply.items().len(), self.end_due(reply.items()).await?)
             } else {
                 let reply = self.end_page(None).await?;

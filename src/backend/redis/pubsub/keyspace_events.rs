@@ -7,8 +7,8 @@ use fred::prelude::*;
 
 use crate::backend::redis::KeyspaceEvents;
 
-/// Of keys (`K`): deletions and overwriting (`g`, `$`), expiries and evictions.
-pub(crate) const WANTED: &str = "Kg$xe";
+/// Of keys (`K`): deletions (`g`), expiries and evictions.
+pub(crate) const WANTED: &str = "Kgxe";
 
 /// Sees to it that a server tells of deletions, expiries and evictions. What is set here is lost
 /// when it restarts, so this is done at each reconnect.
@@ -47,10 +47,10 @@ mod tests {
 
     #[test]
     fn flags_are_merged_into_what_is_there() {
-        assert_eq!(merged("").as_deref(), Some("Kg$xe"));
-        assert_eq!(merged("Elx").as_deref(), Some("ElxKg$e"));
+        assert_eq!(merged("").as_deref(), Some("Kgxe"));
+        assert_eq!(merged("Elx").as_deref(), Some("ElxKge"));
         assert_eq!(merged("AE").as_deref(), Some("AEK"));
         assert_eq!(merged("AKE"), None);
-        assert_eq!(merged("xeKg$"), None);
+        assert_eq!(merged("xeKg"), None);
     }
 }

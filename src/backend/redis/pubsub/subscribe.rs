@@ -11,9 +11,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::backend::redis::KeyspaceEvents;
+use crate::backend::redis::error::failed;
 use crate::backend::redis::pubsub::keyspace_events;
 use crate::backend::redis::pubsub::subscriber::Listener;
-use crate::backend::redis::script::failed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A message that has not come for this long is sent again.

@@ -83,12 +83,11 @@ impl Listener {
     }
 
     async fn message(&self, message: &Message) {
-        let text = message.value.as_bytes_str().unwrap_or_default();
         if *message.channel != self.shared.keys.announcements() {
-            self.shared.granted(&text);
+            self.shared.granted(&message.value.as_bytes_str().unwrap_or_default());
             return;
         }
-        let announcements = match message::read(&text) {
+        let announcements = match message::read(message.value.as_bytes().unwrap_or_default()) {
             Some(Said::Happened(announcements)) => announcements,
             Some(Said::Compare) => {
                 self.shared.doubt.all();
@@ -123,8 +122,8 @@ impl Listener {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
             "evicted" => DestroyReason::Evicted,
-            // The last five are never ours: somebody wrote over the record.
-            "del" | "rename_from" | "set" | "rename_to" | "restore" | "copy_to" | "move_from" => {
+            // The last four are never ours: something else was written over the record.
+            "del" | "rename_from" | "rename_to" | "restore" | "copy_to" | "move_from" => {
                 DestroyReason::External
             }
             _ => return,

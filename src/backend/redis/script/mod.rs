@@ -1,92 +1,130 @@
-//! The scripts: one Lua file each, a digest, and what failed commands mean.
+//! The Lua scripts: one file each, the parts they include, and a digest.
 
 pub(crate) mod reply;
 
-use std::sync::LazyLock;
+use std::fmt::Write as _;
+use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
+use super::keys::Keys;
+use super::record::{self, OVERDUE};
+use crate::backend::BackendConfig;
 
-/// A script with its digest.
+/// A script as Redis is given it.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) name: &'static str,
-    pub(crate) text: &'static str,
-    pub(crate) digest: LazyLock<String>,
+    pub(crate) text: String,
+    pub(crate) digest: String,
+}
+
+macro_rules! part {
+    ($name:ident) => {
+        include_str!(concat!("lua/include/", stringify!($name), ".lua"))
+    };
 }
 
 macro_rules! scripts {
-    ($($name:ident $file:literal)*) => { $(
-        pub(crate) static $name: Script = Script {
-            name: $file,
-            text: concat!(
-                include_str!("lua/prelude.lua"),
-                include_str!(concat!("lua/", $file, ".lua"))
-            ),
-            digest: LazyLock::new(|| fred::util::sha1_hash($name.text)),
-        };
-    )* };
+    ($($name:ident: $($part:ident)*;)*) => {
+        /// All scripts.
+        #[derive(Debug)]
+        pub(crate) struct Scripts { $(pub(crate) $name: Script,)* }
+
+        impl Scripts {
+            /// The scripts for a prefix and options. What all nodes share is a part of the text,
+            /// so that calls need not carry it.
+            pub(crate) fn new(keys: &Keys, config: &BackendConfig, clustered: bool) -> Self {
+                let constants = constants(keys, config, clustered);
+                Self { $($name: Script::new(
+                    stringify!($name),
+                    &constants,
+                    &[$(part!($part),)*],
+                    include_str!(concat!("lua/", stringify!($name), ".lua")),
+                ),)* }
+            }
+
+            #[cfg(test)]
+            fn all(&self) -> Vec<&Script> {
+                vec![$(&self.$name,)*]
+            }
+        }
+    };
 }
 
 scripts! {
-    CLOCK "clock"
-    CREATE "create"
-    COMMIT "commit"
-    TOUCH "touch"
-    DESTROY "destroy"
-    RESOLVE "resolve"
-    ACQUIRE "acquire"
-    RENEW "renew"
-    RELEASE "release"
-    NOTIFY "notify"
-    INDEX "index"
-    SWEEP "sweep"
-    DUE "due"
-    END_DUE "end_due"
-    TIDY "tidy"
-    BEAT "beat"
-    NODES "nodes"
+    clock: time;
+    create: time record message mapping hints;
+    commit: hints lease;
+    new_id: time record message hints lease;
+    touch: time record message mapping hints;
+    destroy: time record opens message mapping lease;
+    probe: time record message mapping;
+    acquire: time mapping message lease;
+    renew: mapping message;
+    release: mapping message lease;
+    notify: time record message;
+    schedule: time hints;
+    claim_due: time leader;
+    list_due: time;
+    expire_due: time record hints leader;
+    flush_tombstones: ;
+    heartbeat: time;
+    nodes: time;
 }
 
-/// An error of Redis: out of reach, or an answer that should not be.
-pub(crate) fn failed(what: &str, error: fred::error::Error) -> Error {
-    use fred::error::ErrorKind as Kind;
-    let for_now = is_for_now(error.details());
-    let kind = match error.kind() {
-        _ if for_now => ErrorKind::Unavailable,
-        Kind::IO
-        | Kind::Timeout
-        | Kind::Canceled
-        | Kind::Backpressure
-        | Kind::Routing
-        | Kind::Cluster
-        | Kind::Sentinel => ErrorKind::Unavailable,
-        _ => ErrorKind::Store,
-    };
-    Error::new(kind, format!("Redis failed at `{what}`")).with_source(error)
+impl Script {
+    fn new(name: &'static str, constants: &str, parts: &[&str], body: &str) -> Self {
+        let text = without_comments(&[&[constants], parts, &[body]].concat().concat());
+        let digest = fred::util::sha1_hash(&text);
+        Self { name, text, digest }
+    }
 }
 
-/// Whether Redis is there and can't do it now: it loads, fails over, lacks replicas, can't save, runs
-/// somebody's long script, or is out of memory.
-fn is_for_now(details: &str) -> bool {
-    const CODES: [&str; 9] = [
-        "LOADING",
-        "READONLY",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "OOM",
-        "MISCONF",
-        "NOREPLICAS",
-        "BUSY",
-    ];
-    // The client library's own: a server of a cluster went away.
-    const ROUTES: [&str; 2] = ["Too many failed write attempts", "Failed to route command"];
-    let starts = |text: &str| text.split(' ').next().is_some_and(|code| CODES.contains(&code));
-    // Redis before 7 puts a command's error behind the place in the script.
-    let wrapped = details.rsplit(": ").next().unwrap_or_default();
-    ROUTES.iter().any(|route| details.starts_with(route))
-        || starts(details)
-        || (details.contains("@user_script") && starts(wrapped.trim_start_matches('-')))
+/// Redis keeps the text and compiles it: comments and indentation cost memory and time.
+fn without_comments(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let code: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("--")).collect();
+    code.join("\n")
+}
+
+/// How long the pointer of an earlier id leads to its client: a late request is told apart from one
+/// with an unknown id although it lacks its client cookie.
+pub(crate) fn retired(config: &BackendConfig) -> Duration {
+    Duration::from_secs(5 * 60).max(2 * config.renew_overlap)
+}
+
+/// How long after its session's end a mapping can still name it, or says that it was announced.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+
+fn constants(keys: &Keys, config: &BackendConfig, clustered: bool) -> String {
+    let lifetime = &config.lifetime;
+    let default = crate::session::MaxAge::Default;
+    let mut text = String::new();
+    // A prefix has no characters that would have to be escaped.
+    for (name, value) in [
+        ("CHANNEL", keys.announcements()),
+        ("CLIENT", keys.client_prefix()),
+        ("POINTER", keys.pointer_prefix()),
+        ("SCHEDULE", keys.schedule()),
+        ("TOMBSTONES", keys.tombstones()),
+        ("GRANTS", keys.grants_prefix()),
+    ] {
+        let _ = writeln!(text, "local {name} = '{value}'");
+    }
+    for (name, value) in [
+        ("GRACE", GRACE),
+        ("LEASE", config.lease_duration),
+        ("IDLE_OPEN", lifetime.idle(default, false)),
+        ("IDLE_SEALED", lifetime.idle(default, true)),
+        ("CAP", lifetime.absolute_max_age.unwrap_or_default()),
+        ("OVERLAP", config.renew_overlap),
+        ("RETIRED", retired(config)),
+        ("OVERDUE", OVERDUE),
+    ] {
+        let _ = writeln!(text, "local {name} = {}", record::millis(value));
+    }
+    let _ = writeln!(text, "local QUEUE_LIMIT = {}", config.lease_queue_limit);
+    let _ = writeln!(text, "local CLUSTERED = {clustered}");
+    text
 }
 
 #[cfg(test)]
@@ -94,35 +132,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_can_not_do_now_is_told_from_what_it_never_can() {
-        for now in [
-            "OOM command not allowed when used memory > 'maxmemory'.",
-            "NOREPLICAS Not enough good replicas to write.",
-            "BUSY Redis is busy running a script.",
-            "READONLY You can't write against a read only replica. script: ab, on @user_script:3.",
-            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
-        ] {
-            assert!(is_for_now(now), "{now}");
-        }
-        for never in [
-            "WRONGTYPE Operation against a key holding the wrong kind of value",
-            "ERR Error running script (call to f_ab): @user_script:3: attempt to index a nil value",
-            "BUSYGROUP Consumer Group name already exists",
-            "ERR unknown command: OOM",
-        ] {
-            assert!(!is_for_now(never), "{never}");
+    fn every_script_says_what_it_takes_and_returns() {
+        let scripts = Scripts::new(&Keys::new("app", 0), &BackendConfig::default(), false);
+        for script in scripts.all() {
+            let file = format!("src/backend/redis/script/lua/{}.lua", script.name);
+            let file = std::fs::read_to_string(file).unwrap();
+            let header: String = file.lines().filter(|line| line.starts_with("--")).collect();
+            assert!(header.contains("KEYS: ") && header.contains("Returns {"), "{}", script.name);
+            assert!(!script.text.contains("KEYS: "), "{}", script.name);
+            assert_eq!(script.digest.len(), 40);
         }
     }
 
     #[test]
-    fn every_script_says_what_it_takes_and_returns() {
-        for script in
-            [&CLOCK, &CREATE, &COMMIT, &RESOLVE, &ACQUIRE, &INDEX, &SWEEP, &END_DUE, &TIDY, &NODES]
-        {
-            let header = script.text.lines().filter(|line| line.starts_with("--"));
-            let header: String = header.collect();
-            assert!(header.contains("KEYS:") && header.contains("Returns {"), "{}", script.name);
-            assert_eq!(script.digest.len(), 40);
-        }
+    fn nodes_with_the_same_options_share_scripts_and_others_do_not() {
+        let scripts = |prefix: &str, config: &BackendConfig| {
+            Scripts::new(&Keys::new(prefix, 0), config, false).commit.digest
+        };
+        let config = BackendConfig::default();
+        let longer = BackendConfig { lease_duration: Duration::from_secs(20), ..config.clone() };
+        assert_eq!(scripts("a", &config), scripts("a", &BackendConfig::default()));
+        assert_ne!(scripts("a", &config), scripts("b", &config));
+        assert_ne!(scripts("a", &config), scripts("a", &longer));
     }
 }

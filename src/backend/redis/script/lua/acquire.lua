@@ -1,61 +1,62 @@
 -- Takes a client's lease and reads its session, or queues.
--- KEYS: s, l, q. ARGV: token, instance, lease ms, wait ms, limit, prefix of the nodes' channels,
--- cid, alone.
--- Returns {1, record..} or {2, now} (granted, with or without a session), {3, ms until the owner's
--- lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
-local s, l, q = KEYS[1], KEYS[2], KEYS[3]
-local me = ARGV[1] .. '|' .. ARGV[2]
+-- KEYS: s. ARGV: token, instance, wait ms, cid.
+-- Returns {1, now, record} or {2, now} (granted, with or without a session), {3, ms until the
+-- owner's lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
+local s, token, instance, cid = KEYS[1], ARGV[1], ARGV[2], ARGV[4]
+local base = string.sub(s, 1, -2)
+local l, q = base .. 'l', base .. 'q'
+local me = token .. '|' .. instance
 local function take()
   -- Takes no memory, so that a lease can be had while Redis is full: ending a session needs one.
-  redis.call('PEXPIRE', l, ARGV[3])
-  redis.call('SET', l, ARGV[1], 'PX', ARGV[3])
-  return ARGV[1]
+  redis.call('PEXPIRE', l, LEASE)
+  redis.call('SET', l, token, 'PX', LEASE)
+  return token
 end
 local owner = text_at(l)
-if owner and owner ~= ARGV[1] and redis.call('PTTL', l) == -1 then
+if owner and owner ~= token and redis.call('PTTL', l) == -1 then
   -- No lease of ours is without an end.
   redis.call('DEL', l)
   owner = false
 end
--- A line that is no list is not ours.
-local head = redis.pcall('LINDEX', q, 0)
-if type(head) == 'table' then
+-- A queue that is no list is not ours.
+local first = redis.pcall('LINDEX', q, 0)
+if type(first) == 'table' then
   redis.call('DEL', q)
-  head = false
+  first = false
 end
 if not owner then
-  -- Free, or its owner never came back: the first in line is next, whoever asks.
-  if not head or head == me then
-    if head then
+  -- Free, or its owner never came back: the first in the queue is next, whichever asks.
+  if not first or first == me then
+    if first then
       redis.call('LPOP', q)
     end
     owner = take()
   else
-    hand_over(l, q, ARGV[3], ARGV[6], ARGV[7], ARGV[8])
-    -- None: all who stood in line are gone.
+    grant_next(s, cid)
+    -- None: all who stood in the queue are gone.
     owner = redis.call('GET', l) or take()
   end
 end
-if owner == ARGV[1] then
-  local r = read(s)
-  if r then
-    return reply(1, r)
+if owner == token then
+  local raw = redis.pcall('GET', s)
+  if type(raw) == 'string' then
+    return { 1, now(), raw }
   end
   return { 2, now() }
 end
--- The line goes when all who stand in it must have left.
-local keep = tonumber(ARGV[4]) + tonumber(ARGV[3])
-local longer = redis.call('PTTL', q) < keep
+-- The queue goes when all who stand in it must have left.
+local life = tonumber(ARGV[3]) + LEASE
+local longer = redis.call('PTTL', q) < life
 if longer then
-  redis.call('PEXPIRE', q, keep)
+  redis.call('PEXPIRE', q, life)
 end
 if not redis.call('LPOS', q, me) then
-  if redis.call('LLEN', q) >= tonumber(ARGV[5]) then
+  if redis.call('LLEN', q) >= QUEUE_LIMIT then
     return { 4 }
   end
   redis.call('RPUSH', q, me)
   if longer then
-    redis.call('PEXPIRE', q, keep)
+    redis.call('PEXPIRE', q, life)
   end
 end
 return { 3, redis.call('PTTL', l) }

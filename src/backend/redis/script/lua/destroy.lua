@@ -1,27 +1,27 @@
--- Ends a session and tells why.
--- KEYS: s, m, l, q, told. ARGV: channel, node, cid, grace, reason, sid or "", gen or "", token or "",
--- lease ms, prefix of the nodes' channels, alone, prefix.
+-- Ends a session and announces why.
+-- KEYS: s. ARGV: who, reason, sid or "", gen or "", token or "".
 -- Returns {1, sid} (ended; a token's lease is given back), {0} or {4} (lease lost).
-local s, m, l, q, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local channel, node, cid, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local r = read(s)
+local s, who, reason = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local wanted, gen, token = ARGV[3], ARGV[4], ARGV[5]
+local r = head(s)
 if not r then
-  tell_untold(m, told, channel, node, cid, absent(s), grace)
+  publish_destroy_once(s, who, delete_foreign_and_classify(s))
   return { 0 }
 end
-if (ARGV[6] ~= '' and not opens(r, ARGV[6])) or (ARGV[7] ~= '' and r.gen ~= ARGV[7]) then
+if (wanted ~= '' and not opens(r, wanted)) or (gen ~= '' and r.gen ~= gen) then
   return { 0 }
 end
-if ARGV[8] ~= '' and text_at(l) ~= ARGV[8] then
+if token ~= '' and text_at(string.sub(s, 1, -2) .. 'l') ~= token then
   return { 4 }
 end
-tell_end(m, channel, node, cid, r.gen, r.sid, ARGV[5], grace)
+publish_destroy(s, who, reason, r.gen, r.sid)
 redis.call('DEL', s)
-if ARGV[12] ~= '' then
-  redis.call('UNLINK', ARGV[12] .. ':sid:' .. r.sid)
-  redis.call('ZREM', ARGV[12] .. ':{sweep}:due', cid)
+local cid = string.sub(who, 1, 24)
+if not CLUSTERED then
+  redis.call('UNLINK', POINTER .. r.sid)
+  redis.call('ZREM', SCHEDULE, cid)
 end
-if ARGV[8] ~= '' then
-  hand_over(l, q, ARGV[9], ARGV[10], cid, ARGV[11])
+if token ~= '' then
+  grant_next(s, cid)
 end
 return { 1, r.sid }

@@ -1,11 +1,12 @@
--- Gives a lease back, which grants it to the next in line; or leaves the line.
--- KEYS: l, q. ARGV: token, instance, lease ms, prefix of the nodes' channels, cid, alone.
+-- Gives a lease back, which grants it to the next in the queue; or leaves the queue.
+-- KEYS: s. ARGV: token, instance, cid.
 -- Returns {1} (it was the owner's) or {0}.
-local l, q = KEYS[1], KEYS[2]
-if text_at(l) ~= ARGV[1] then
-  -- A line that is no list has nobody in it.
-  redis.pcall('LREM', q, 0, ARGV[1] .. '|' .. ARGV[2])
+local s = KEYS[1]
+local base = string.sub(s, 1, -2)
+if text_at(base .. 'l') ~= ARGV[1] then
+  -- A queue that is no list has nobody in it.
+  redis.pcall('LREM', base .. 'q', 0, ARGV[1] .. '|' .. ARGV[2])
   return { 0 }
 end
-hand_over(l, q, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+grant_next(s, ARGV[3])
 return { 1 }

@@ -1,25 +1,31 @@
--- Renews a session's life without rewriting its data. Tells nothing.
--- KEYS: s, m. ARGV: channel, node, cid, grace, gen, idle of an open session, idle of a sealed one, cap,
--- prefix.
--- They are used unless the session has a max age of its own.
--- Returns {1, record..} or {3} (ended).
-local s, m = KEYS[1], KEYS[2]
-local grace = tonumber(ARGV[4])
-local r = read(s)
-if not r or r.gen ~= ARGV[5] then
+-- Renews a session's life without rewriting its data. Announces nothing.
+-- KEYS: s. ARGV: who, gen.
+-- Returns {1, now, record, 1 if pointer and mapping were renewed} or {3} (ended).
+local s, who = KEYS[1], ARGV[1]
+local raw = redis.pcall('GET', s)
+local r = parse(raw)
+if not r or r.gen ~= ARGV[2] then
   return { 3 }
 end
 local t = now()
-local idle = string.match(r.mode, '^%d+$') or (r.sealed == '1' and ARGV[7] or ARGV[6])
-local ttl = life(idle, ARGV[8], t - tonumber(r.created))
-if ttl <= 0 then
-  tell_end(m, ARGV[1], ARGV[2], ARGV[3], r.gen, r.sid, 'expired', grace)
+local ttl = ttl_for(r, t - r.created)
+if ttl <= 0 or r.exp + OVERDUE < t then
+  publish_destroy(s, who, EXPIRED, r.gen, r.sid)
   redis.call('DEL', s)
   return { 3 }
 end
-live(r, t, ttl)
+if not set_expiry(r, t, ttl) then
+  return { 1, t, raw, 0 }
+end
+local hints = r.hinted - t < ttl * 1.5
+if hints then
+  r.hinted = t + 2 * ttl
+end
+local header = pack(r)
+-- Takes no more memory than there is, so that sessions in use live on while Redis is full.
 redis.call('PEXPIRE', s, ttl)
-redis.call('HSET', s, 'ttl', r.ttl, 'exp', r.exp, 'hinted', r.hinted)
-redis.call('SET', m, r.gen .. ':' .. r.sid, 'PX', ttl + grace)
-lead(ARGV[9], ARGV[3], r)
-return reply(1, r)
+redis.call('SETRANGE', s, 0, header)
+if hints then
+  set_hints(s, string.sub(who, 1, 24), r.gen, r.sid, ttl)
+end
+return { 1, t, header .. string.sub(raw, HEADER + 1), hints and 1 or 0 }

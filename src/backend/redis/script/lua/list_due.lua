@@ -1,5 +1,5 @@
 -- Lists clients whose session may be over, without claiming them.
--- KEYS: due. ARGV: limit. Returns {1, client..}.
+-- KEYS: schedule. ARGV: limit. Returns {1, client..}.
 local clients = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now(), 'LIMIT', 0, ARGV[1])
 local answer = { 1 }
 for i, client in ipairs(clients) do

@@ -1,11 +1,11 @@
 -- Claims clients whose session may be over. One node sweeps at a time; if it dies another takes
 -- over, and what it had claimed comes up again.
--- KEYS: due, by, asked. ARGV: instance, limit, claim ms, turn ms.
+-- KEYS: schedule, leader, candidates. ARGV: instance, limit, claim ms, term ms.
 -- Returns {1, ms to the next entry or -1, client..} or {0, ms until to ask again, for another node
 -- sweeps}.
 -- Changes nothing, and takes no memory: what follows has to work while Redis is full.
 redis.call('ZREM', KEYS[1], '')
-local wait = take_turn(KEYS[2], KEYS[3], ARGV[1], ARGV[4])
+local wait = acquire_leadership(KEYS[2], KEYS[3], ARGV[1], ARGV[4])
 if wait then
   return { 0, wait }
 end

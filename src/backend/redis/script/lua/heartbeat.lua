@@ -1,5 +1,5 @@
--- A node says that it is there, and forgets those that have not for too long; or says goodbye.
--- KEYS: z, h. ARGV: instance, life ms ("0": goodbye), figures (JSON).
+-- Registers a node for a while, and removes those whose time is over; or removes this node.
+-- KEYS: z, h. ARGV: instance, life ms ("0": goodbye), stats (JSON).
 -- Returns {1, now}.
 local t = now()
 local life = tonumber(ARGV[2])

@@ -1,26 +1,25 @@
 -- Ends all sessions that are over, a page at a time: for a server that has all keys, so that one
--- step and one announcement serve many. In a cluster `sweep` and `resolve` do the same.
--- KEYS: due, told and, for the sweep, by, asked. ARGV: prefix, channel, node, grace, limit,
--- instance, turn ms.
--- Returns {1, ms to the next entry or -1, number looked at, number ended and told} or {0, ms until
+-- step and one message serve many. In a cluster `claim_due` and `probe` do the same.
+-- KEYS: schedule, tombstones and, for the sweep, leader, candidates. ARGV: node (its length in front),
+-- limit, instance, term ms.
+-- Returns {1, ms to the next entry or -1, number probed, number ended and announced} or {0, ms until
 -- to ask again, for another node sweeps}.
-local due, told, by, asked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, channel, node, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local due, tombstones = KEYS[1], KEYS[2]
+local node, limit = ARGV[1], ARGV[2]
 -- Changes nothing, and takes no memory: ending sessions has to work while Redis is full.
 redis.call('ZREM', due, '')
-local wait = by and take_turn(by, asked, ARGV[6], ARGV[7])
+local wait = KEYS[3] and acquire_leadership(KEYS[3], KEYS[4], ARGV[3], ARGV[4])
 if wait then
   return { 0, wait }
 end
 local t = now()
-local clients = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, ARGV[5])
+local clients = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, limit)
 local count, ends = #clients, {}
 if count > 0 then
   local records, mappings = {}, {}
-  local before = prefix .. ':{'
   for i, cid in ipairs(clients) do
-    records[i] = before .. cid .. '}:s'
-    mappings[i] = before .. cid .. '}:m'
+    records[i] = CLIENT .. cid .. '}:s'
+    mappings[i] = CLIENT .. cid .. '}:m'
   end
   -- Looking is what makes Redis drop what is over. Most pages have nothing else: all are over.
   local over, off = clients, nil
@@ -30,9 +29,9 @@ if count > 0 then
     for i, cid in ipairs(clients) do
       local left = redis.call('PTTL', records[i])
       if left == -1 then
-        -- Somebody took its time to live away: the end that it names counts.
-        local exp = redis.pcall('HGET', records[i], 'exp')
-        left = math.floor((type(exp) == 'string' and tonumber(exp) or 0) - t)
+        -- Its time to live was taken away: the end that it names counts.
+        local r = head(records[i])
+        left = r and r.exp - t or 0
         redis.call('PEXPIRE', records[i], math.max(left, 0))
         if left <= 0 then
           left = -2
@@ -47,22 +46,20 @@ if count > 0 then
       end
     end
     if longest then
-      keep(due, longest + 1 + grace)
+      extend_ttl(due, longest + 1 + GRACE)
     end
   end
   for i, mapping in ipairs(redis.call('MGET', unpack(mappings))) do
-    -- Neither what is told, nor what others wrote, which would make the whole page unreadable.
-    if over[i] and mapping and string.find(mapping, '^%d+:[%w_-]+$') then
-      ends[#ends + 1] = clients[i] .. ':' .. mapping
+    -- Neither what was announced, nor what others wrote.
+    if over[i] and mapping and #mapping == 50 and #clients[i] == 24 then
+      ends[#ends + 1] = clients[i] .. mapping
     end
   end
   if #ends > 0 then
-    -- Nothing in the ends has to be escaped.
-    redis.call('PUBLISH', channel, '{"kind":"ends","reason":"expired","node":' .. cjson.encode(node)
-      .. ',"ends":"' .. table.concat(ends, ' ') .. '"}')
-    -- To mark each mapping takes longer than all the rest: that is left to `tidy`.
-    redis.call('SADD', told, unpack(ends))
-    keep(told, grace)
+    redis.call('PUBLISH', CHANNEL, 'E' .. string.char(1) .. node .. table.concat(ends))
+    -- To mark each mapping takes longer than all the rest: that is left to `flush_tombstones`.
+    redis.call('SADD', tombstones, unpack(ends))
+    extend_ttl(tombstones, GRACE)
   end
   if not off then
     redis.call('ZREMRANGEBYRANK', due, 0, count - 1)

@@ -1,0 +1,77 @@
+//! What a failed command of Redis means.
+
+use crate::error::{Error, ErrorKind};
+
+/// What a script says of a record that a newer version of this crate wrote.
+const NEWER: &str = "FORMAT a session was written by a newer version";
+
+/// An error of Redis: out of reach, or an answer that should not be.
+pub(crate) fn failed(what: &str, error: fred::error::Error) -> Error {
+    use fred::error::ErrorKind as Kind;
+    if error.details().contains(NEWER) {
+        return super::record::newer();
+    }
+    let for_now = is_for_now(error.details());
+    let kind = match error.kind() {
+        _ if for_now => ErrorKind::Unavailable,
+        Kind::IO
+        | Kind::Timeout
+        | Kind::Canceled
+        | Kind::Backpressure
+        | Kind::Routing
+        | Kind::Cluster
+        | Kind::Sentinel => ErrorKind::Unavailable,
+        _ => ErrorKind::Store,
+    };
+    Error::new(kind, format!("Redis failed at `{what}`")).with_source(error)
+}
+
+/// Whether Redis is there and can't do it now: it loads, fails over, lacks replicas, can't save, runs
+/// somebody's long script, or is out of memory.
+fn is_for_now(details: &str) -> bool {
+    const CODES: [&str; 9] = [
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "BUSY",
+    ];
+    // The client library's own: a server of a cluster went away.
+    const ROUTES: [&str; 2] = ["Too many failed write attempts", "Failed to route command"];
+    let starts = |text: &str| text.split(' ').next().is_some_and(|code| CODES.contains(&code));
+    // Redis before 7 puts a command's error behind the place in the script.
+    let wrapped = details.rsplit(": ").next().unwrap_or_default();
+    ROUTES.iter().any(|route| details.starts_with(route))
+        || starts(details)
+        || (details.contains("@user_script") && starts(wrapped.trim_start_matches('-')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_can_not_do_now_is_told_from_what_it_never_can() {
+        for now in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "BUSY Redis is busy running a script.",
+            "READONLY You can't write against a read only replica. script: ab, on @user_script:3.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
+        ] {
+            assert!(is_for_now(now), "{now}");
+        }
+        for never in [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "ERR Error running script (call to f_ab): @user_script:3: attempt to index a nil value",
+            "BUSYGROUP Consumer Group name already exists",
+            "ERR unknown command: OOM",
+        ] {
+            assert!(!is_for_now(never), "{never}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+-- What leads to a session: the mapping, the pointer from its id to its client, and the schedule.
+-- In a cluster the last two have other slots, and the node sets them after the script.
+
+-- Lets mapping and pointer live for twice the session's life. It is due again once less than one and
+-- a half are left (`hinted` in the record), so that most writes need not.
+local function set_hints(s, cid, gen, sid, ttl)
+  redis.call('SET', string.sub(s, 1, -2) .. 'm', gen .. sid, 'PX', 2 * ttl + GRACE)
+  if not CLUSTERED then
+    redis.call('SET', POINTER .. sid, cid, 'PX', 2 * ttl)
+  end
+end
+
+-- The schedule lives as long as its last entry.
+local function extend_ttl(key, life)
+  if redis.call('PTTL', key) < life then
+    redis.call('PEXPIRE', key, life)
+  end
+end
+
+-- Says when to probe a session, a moment after its end; `order` "LT": only if earlier than before.
+local function schedule(cid, at, left, order)
+  if CLUSTERED then
+    return
+  end
+  if order then
+    redis.call('ZADD', SCHEDULE, order, at + 1, cid)
+  else
+    redis.call('ZADD', SCHEDULE, at + 1, cid)
+  end
+  extend_ttl(SCHEDULE, left + 1 + GRACE)
+end

@@ -1,0 +1,52 @@
+-- The mapping `m` names a client's session: generation and id. It lives longer than the record, so
+-- that an end can still be named. The step that announces an end appends "!", so that each end is
+-- announced once; where a page of ends is announced in one step, they are put into the set of
+-- tombstones instead, from where `flush_tombstones` marks the mappings soon after.
+
+local EXPIRED, EXTERNAL = 1, 5
+
+local function mapping_of(s)
+  return string.sub(s, 1, -2) .. 'm'
+end
+
+-- The text at a key of ours. A value of another type is not ours, and goes.
+local function text_at(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    redis.call('DEL', key)
+    return false
+  end
+  return value
+end
+
+-- Announces an end and marks it. The first write takes no memory: see the page in `mod.rs`.
+local function publish_destroy(s, who, reason, gen, sid)
+  local m = mapping_of(s)
+  redis.call('PEXPIRE', m, GRACE)
+  publish_end(who, reason, gen, sid)
+  redis.call('SET', m, gen .. sid .. '!', 'PX', GRACE)
+end
+
+-- Announces the end of a session whose record is gone, unless that was done. Returns its id.
+local function publish_destroy_once(s, who, reason)
+  local mapping = text_at(mapping_of(s))
+  if not mapping or #mapping ~= 50 then
+    return nil
+  end
+  if not CLUSTERED and redis.call('SISMEMBER', TOMBSTONES, string.sub(who, 1, 24) .. mapping) == 1 then
+    return nil
+  end
+  local gen, sid = string.sub(mapping, 1, 7), string.sub(mapping, 8)
+  publish_destroy(s, who, reason, gen, sid)
+  return sid
+end
+
+-- Why there is no record: its time is over, or something else was written over it, which goes.
+local function delete_foreign_and_classify(s)
+  -- No `DEL` where nothing is: it would count as the script's first write.
+  if redis.call('EXISTS', s) == 1 then
+    redis.call('DEL', s)
+    return EXTERNAL
+  end
+  return EXPIRED
+end
