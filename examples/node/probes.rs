@@ -32,12 +32,12 @@ async fn events(
     State(bridge): State<SessionBridge>,
 ) -> Sse<impl Stream<Item = std::result::Result<Event, Infallible>>> {
     // Subscribed before the answer begins: a client that has read the first line misses no event.
-    let told = bridge.events().map(|item| match item {
+    let events = bridge.events().map(|item| match item {
         Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
         Err(missed) => json!({ "event": "lagged", "missed": missed.0 }).to_string(),
     });
     let begin = stream::iter([json!({ "event": "listening" }).to_string()]);
-    let lines = begin.chain(told).map(|line| Ok(Event::default().data(line)));
+    let lines = begin.chain(events).map(|line| Ok(Event::default().data(line)));
     // An open answer keeps the server from ending.
     Sse::new(lines.take_until(stop_signal()))
 }
