@@ -1,8 +1,7 @@
-//! A chat on many nodes: what is said on one node reaches the sockets of all.
+//! A chat over several nodes: a line sent to one node reaches the sockets of all.
 //!
-//! Sessions go through the bridge. What is said has nothing to do with sessions' changes and goes
-//! through the Redis adapter of socketioxide beside it. The messages about sessions need no
-//! adapter: each node tells its own sockets.
+//! The bridge shares the sessions; socketioxide's own Redis adapter, beside it, broadcasts the chat.
+//! Session messages need no adapter: each node sends them to its own sockets.
 //!
 //! Redis 7 or later: redis-server
 //! Two nodes:        cargo run --example broadcast -- 3000
@@ -17,6 +16,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::Html;
+use axum::serve::ListenerExt as _;
 use axum::{Router, routing};
 use axum_io_session::socket::attach;
 use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
@@ -34,8 +34,8 @@ use fred_client::types::RespVersion;
 use fred_client::types::config::ReconnectPolicy;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Sends to the sockets of all nodes. If Redis is away this fails after the client's timeout, and
-/// nobody hears it, not even this node's own sockets.
+/// Sends to the sockets of all nodes. While Redis is unreachable this fails after the client's
+/// timeout and no socket gets the message, not even this node's own.
 async fn tell_all<A: Adapter>(io: &SocketIo<A>, node: &str, from: &str, text: &str) -> bool {
     let said = json!({ "from": from, "text": text, "node": node });
     match io.emit("said", &said).await {
@@ -47,7 +47,7 @@ async fn tell_all<A: Adapter>(io: &SocketIo<A>, node: &str, from: &str, text: &s
     }
 }
 
-/// Events of sockets are generic: they work with any adapter.
+/// Generic over the adapter: the same handlers work with any.
 async fn events<A: Adapter>(socket: SocketRef<A>) -> Result<(), Error> {
     socket.on("say", say::<A>);
     Ok(())
@@ -63,7 +63,7 @@ async fn say<A: Adapter>(
     let user = socket.with_session_or(None, |session| async move {
         session.get::<String>("user").ok().flatten()
     });
-    // The turn in the session is over before the message goes out: it holds nobody up.
+    // The lease is released before the message goes out, so slow delivery blocks no other caller.
     let answer = match user.await {
         Ok(Some(user)) if tell_all(&io, &node, &user, &text).await => "sent",
         Ok(Some(_)) | Err(_) => "try again later",
@@ -73,7 +73,7 @@ async fn say<A: Adapter>(
     let _ = ack.send(answer);
 }
 
-/// With an adapter of many nodes, `io.ns` needs the concrete type.
+/// With a distributed adapter `io.ns` needs the concrete type.
 type Io = SocketIo<FredAdapter<Emitter>>;
 
 #[derive(Clone)]
@@ -97,19 +97,19 @@ async fn say_over_http(
     })
 }
 
-/// The adapter's own connection to Redis, which survives a restart of Redis.
+/// The adapter's own connection to Redis. It survives a restart of Redis.
 async fn adapter(
     url: &str,
 ) -> Result<RedisAdapterCtr<socketioxide_redis::drivers::fred::FredDriver>, Box<dyn StdError>> {
     let mut config = Config::from_url(url)?;
-    // What the driver uses, sharded channels, comes with this protocol only.
+    // The driver uses sharded channels, which need this protocol.
     config.version = RespVersion::RESP3;
     let client = Builder::from_config(config)
-        // Without a policy it never connects again; without a timeout it waits for ever.
+        // Without a policy the client never reconnects; without a timeout a command never fails.
         .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
         .with_performance_config(|options| {
             options.default_command_timeout = Duration::from_secs(2);
-            // Beyond this many a burst loses messages.
+            // A burst of more messages loses some.
             options.broadcast_channel_capacity = 4096;
         })
         .build_subscriber_client()?;
@@ -120,15 +120,15 @@ async fn adapter(
     Ok(adapter)
 }
 
-/// Neither the driver nor Redis remembers the subscriptions of a lost connection. The client's
-/// own `manage_subscriptions` is no help: it also sends `SUBSCRIBE` without a channel, whose
-/// error is taken for the answer to the next command.
+/// Neither the driver nor Redis restores the subscriptions of a lost connection. The client's own
+/// `manage_subscriptions` does not help: it also sends `SUBSCRIBE` without a channel, and takes the
+/// error for the answer to the next command.
 async fn subscribe_again(client: SubscriberClient) {
     let mut connections = client.reconnect_rx();
     while !matches!(connections.recv().await, Err(RecvError::Closed)) {
         for channel in client.tracked_shard_channels() {
             if let Err(error) = client.ssubscribe(channel).await {
-                // The connection is lost again, and its successor comes here too.
+                // The connection is lost again; the next one is subscribed by this loop as well.
                 eprintln!("not subscribed: {error}");
             }
         }
@@ -152,7 +152,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .with_state(node.clone())
         .with_adapter::<FredAdapter<_>>(adapter(&redis).await?)
         .build_layer();
-    // Unlike with one node this is a future: it subscribes.
+    // A future, unlike with a local adapter: it subscribes.
     io.ns("/", (async |_: SocketRef<_>| {}).with(events).with(attach)).await?;
 
     let script = ([(CONTENT_TYPE, "text/javascript")], include_str!("node/socket.io.min.js"));
@@ -164,6 +164,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .with_state((io, node));
     let app = bridge_session(app, socket_layer, &bridge);
     println!("listening on http://{}", listener.local_addr()?);
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     axum::serve(listener, app.into_make_service()).await?;
     Ok(())
 }

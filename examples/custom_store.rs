@@ -1,4 +1,4 @@
-//! A store of your own: here one file for each session, in a folder.
+//! A custom store: one file for each session, in a folder.
 //!
 //! Run it: cargo run --example custom_store
 //! Try it: curl -c jar -b jar -X POST localhost:3000/visit && ls /tmp/sessions
@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::serve::ListenerExt as _;
 use axum::{Router, routing::post};
 use axum_io_session::store::{SessionStore, SetOutcome, StoreResult, StoredSession};
 use axum_io_session::{Error, Session, SessionBridge, SessionId};
@@ -16,7 +17,7 @@ struct FolderStore {
 }
 
 impl FolderStore {
-    /// An id is base64url of a fixed length: safe as a file's name.
+    /// An id is base64url of a fixed length, and so safe as a file name.
     fn path(&self, id: &SessionId) -> PathBuf {
         self.folder.join(id.as_str())
     }
@@ -34,7 +35,7 @@ impl SessionStore for FolderStore {
     async fn set(&self, id: &SessionId, session: StoredSession) -> StoreResult<SetOutcome> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let before = self.get(id).await?.filter(|old| u128::from(old.expires_at) > now);
-        // A reader sees the old file or the new one, never half of it.
+        // A reader sees the old file or the new one, never a part.
         let temporary = self.path(id).with_extension("new");
         tokio::fs::write(&temporary, serde_json::to_vec(&session)?).await?;
         tokio::fs::rename(&temporary, self.path(id)).await?;
@@ -67,6 +68,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let app = Router::new().route("/visit", post(visit)).layer(bridge.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     axum::serve(listener, app.into_make_service()).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Everything that happens to sessions, as a stream and as Server-Sent Events.
+//! All session events, as a stream and as Server-Sent Events.
 //!
 //! Run it: cargo run --example events
 //! Try it: curl -N localhost:3000/events & sleep 1; curl -X POST localhost:3000/visit
@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use axum_io_session::{Error, Session, SessionBridge, SessionEvent};
 use futures_util::{Stream, StreamExt as _};
 
@@ -17,7 +18,7 @@ async fn visit(session: Session) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ids are credentials: what leaves the server says what happened, and to nobody's whom.
+/// Session ids are credentials, so the messages say what happened and not to which session.
 async fn watch(
     State(bridge): State<SessionBridge>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -27,7 +28,7 @@ async fn watch(
             Ok(SessionEvent::Set(_)) => "a session changed".to_owned(),
             Ok(SessionEvent::Destroy(end)) => format!("a session ended: {}", end.reason.as_str()),
             Ok(_) => "something else".to_owned(),
-            // A slow reader is told that there is a gap, and goes on.
+            // A slow reader learns how many events it missed, and goes on.
             Err(lagged) => lagged.to_string(),
         };
         Ok(Event::default().data(text))
@@ -57,6 +58,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/events", get(watch))
         .with_state(bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     axum::serve(listener, app.into_make_service()).await?;
     Ok(())
 }

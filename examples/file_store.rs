@@ -1,8 +1,9 @@
 //! Sessions that survive restarts and crashes, in one file.
 //!
 //! Run it: cargo run --example file_store
-//! Try it: curl -c jar -b jar -X POST localhost:3000/visit   (kill it, start it, and again)
+//! Try it: curl -c jar -b jar -X POST localhost:3000/visit   (kill it, start it, try again)
 
+use axum::serve::ListenerExt as _;
 use axum::{Router, routing::post};
 use axum_io_session::store::FileStore;
 use axum_io_session::{Error, Session, SessionBridge};
@@ -16,7 +17,7 @@ async fn visit(session: Session) -> Result<String, Error> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bridge = SessionBridge::builder()
-        // The same after each start, or no cookie would verify.
+        // The same at each start, or no cookie verifies.
         .signing_keys(["replace me by 32 or more random bytes"])
         .store(FileStore::open("sessions.redb").await?)
         .auto_cleanup(true)
@@ -24,9 +25,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let app = Router::new().route("/visit", post(visit)).layer(bridge.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(async {
-            // Not being told of Ctrl-C is no reason to stop.
+            // If Ctrl-C can't be caught the server keeps running.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -1,5 +1,5 @@
-//! Login and logout: the session is sealed at each change of rights, so that nothing known before
-//! opens it, and an absolute limit to how long a login lasts.
+//! Login and logout. The login seals the session, so that no cookie or socket from before opens it;
+//! an absolute limit bounds how long a login lasts.
 //!
 //! Run it: cargo run --example login
 //! Try it: open http://localhost:3000 in two tabs, or
@@ -12,6 +12,7 @@ use axum::extract::Path;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::Html;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use axum_io_session::socket::attach;
 use axum_io_session::{
@@ -35,7 +36,7 @@ async fn login(session: Session, Path(user): Path<String>) -> Result<Json<Visit>
     let mut visit: Visit = session.deserialize()?;
     visit.user = Some(user);
     session.replace(&visit)?;
-    // What was in the basket stays. The id does not, and no socket of before sees what comes now.
+    // The basket stays. The id changes, and sockets from before the login don't see the session.
     session.rotate()?;
     Ok(Json(visit))
 }
@@ -65,9 +66,9 @@ async fn events(socket: SocketRef) -> Result<(), Infallible> {
     Ok(())
 }
 
-/// A sealed session is seen only by sockets that came with its cookie: the page connects again
-/// when it has the answer to the login. A socket that the server disconnects, because another tab
-/// logged in or out, has to be connected again as well: Socket.IO does not do it by itself.
+/// Only sockets whose handshake carried its cookie see a sealed session, so the page reconnects
+/// once it has the answer to the login. It also reconnects a socket that the server disconnected
+/// because another tab logged in or out: the Socket.IO client does not do that by itself.
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -118,6 +119,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(logout));
     let app = bridge_session(app, socket_layer, &bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     axum::serve(listener, app.into_make_service()).await?;
     Ok(())
 }

@@ -1,11 +1,16 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// The first definition of a link wins: the README's paths become links of this documentation.
+#![doc = include_str!("../docs/guide/rustdoc-links.md")]
+#![doc = ""]
 #![doc = include_str!("../README.md")]
 
 pub mod backend;
 pub mod bridge;
 mod error;
+pub mod guide;
 pub mod monitor;
 pub mod session;
 pub mod socket;

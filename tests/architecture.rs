@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("error", vec![]),
+        ("guide", vec![]),
         ("session", vec![]),
         ("store", vec!["session"]),
         ("backend", vec!["session", "store"]),

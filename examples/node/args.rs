@@ -1,4 +1,4 @@
-//! Flags, each with a twin in the environment.
+//! Flags; each can also be set by an environment variable.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum_io_session::backend::redis::RedisConfig;
 use axum_io_session::bridge::{OnDestroy, OnRotate, Seal, SocketPairing, WhenUnavailable};
 
-/// What the node was asked to be.
+/// The node's configuration.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) host: String,
@@ -43,29 +43,29 @@ One node: HTTP and Socket.IO share one session.
   --port 3000            PORT             0 picks a free one
   --host 127.0.0.1       HOST
   --store live|file:PATH SESSION_STORE    memory, or a file that survives restarts
-  --redis URL            REDIS_URL        many nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
-                         SSL_CERT_FILE    and this names the authority to trust
-  --prefix P             REDIS_PREFIX     of all keys in Redis
-  --replicas N           REDIS_REPLICAS   of Redis that have to have a change before it is done
-  --replica-wait 500ms   REDIS_REPLICA_WAIT and how long they get for it, else 503
+  --redis URL            REDIS_URL        several nodes: redis://127.0.0.1:6379; rediss:// is over TLS,
+                         SSL_CERT_FILE    which trusts this authority instead of the system's
+  --prefix P             REDIS_PREFIX     prefix of all keys in Redis
+  --replicas N           REDIS_REPLICAS   replicas that must confirm each change
+  --replica-wait 500ms   REDIS_REPLICA_WAIT time limit for that; beyond it 503
   --audit 30s            REDIS_AUDIT      how often all sockets are compared with Redis
   --key app.sid          COOKIE_NAME      name of the session cookie
   --keys k1,k2           SESSION_KEYS     signing keys of 32 or more bytes: the first signs, all verify
-  --allow-weak-keys      ALLOW_WEAK_KEYS=1 shorter ones, for trying things out
+  --allow-weak-keys      ALLOW_WEAK_KEYS=1 accepts shorter keys, for experiments
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
   --lease 10s            SESSION_LEASE    how long a dead handler may block a session
-  --retry-after 1s       RETRY_AFTER      what a 503 says, in whole seconds
-  --when-away refuse|anonymous WHEN_AWAY  sessions can't be loaded: 503, or an empty one to read
+  --retry-after 1s       RETRY_AFTER      `Retry-After` of a 503, in whole seconds
+  --when-away refuse|anonymous WHEN_AWAY  if sessions can't be loaded: 503, or an empty one to read
   --node NAME            NODE_NAME        name in events, default a random one
-  --trust-proxy          TRUST_PROXY=1    believe what a load balancer forwards; a number: so many of them
-  --pairing until-sealed PAIRING          sessions that a socket sees: strict, until-sealed or client
+  --trust-proxy          TRUST_PROXY=1    trust the forwarding headers of one proxy; a number: of so many
+  --pairing until-sealed PAIRING          which sessions a socket sees: strict, until-sealed or client
   --on-destroy disconnect ON_DESTROY      sockets of a session that ends: disconnect, notify or nothing
   --on-rotate disconnect ON_ROTATE        sockets of a session that is sealed: disconnect or follow
   --seal on-rotate       SEAL             when sessions are sealed: on-rotate or from-start
   --origins LIST         ORIGINS          other origins that may use sessions, separated by commas
   --admin ADDR           ADMIN            address for /healthz, /metrics and /monitor; without it they are
                                           on the public port only while that one is a loopback address
-  --probes               PROBES=1         routes and socket events for tests only
+  --probes               PROBES=1         adds routes and socket events for tests
   --help
 ";
 
@@ -190,7 +190,7 @@ impl Given {
             && std::env::var(variable).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
     }
 
-    /// One of these words; without the flag the first.
+    /// One of these words; the first is the default.
     fn choice<T: Copy>(
         &mut self,
         flag: &str,

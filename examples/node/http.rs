@@ -12,8 +12,7 @@ use axum::{Json, Router};
 use axum_io_session::{Result, Session, SessionBridge, SessionData};
 use serde_json::{Value, json};
 
-/// What the page and its files carry: only what this node serves may run, and no other page may
-/// frame it.
+/// Headers of the page and its files: only scripts of this node run, and no other page may frame it.
 const FILE_HEADERS: [(HeaderName, &str); 2] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -57,7 +56,7 @@ async fn increment(State(bridge): State<SessionBridge>, session: Session) -> Res
     Ok(answer(&bridge, &session))
 }
 
-/// `n` is 1 more, and 1 if it was no number.
+/// Adds 1 to `n`; sets it to 1 if it is no number.
 pub(crate) fn add_one(data: &mut SessionData) -> Result<f64> {
     let n = data.value("n").and_then(Value::as_f64).unwrap_or(0.0) + 1.0;
     // Whole numbers stay whole in JSON.
@@ -92,7 +91,7 @@ async fn merge(
     if let Err(refusal) = insert_all(&session, &body)? {
         return Ok(refusal.into_response());
     }
-    // Committed after the handler: two of these at once keep each other's keys.
+    // Committed after the handler: parallel requests keep each other's keys.
     Ok(answer(&bridge, &session).into_response())
 }
 
@@ -110,7 +109,7 @@ async fn renew(State(bridge): State<SessionBridge>, session: Session) -> Result<
     Ok(answer(&bridge, &session))
 }
 
-/// Whoever logs in gets a sealed session: also with the first request of a browser.
+/// A login seals the session, also in the browser's first request.
 async fn login(
     State(bridge): State<SessionBridge>,
     session: Session,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use args::{Args, Store};
 use axum::extract::DefaultBodyLimit;
+use axum::serve::ListenerExt as _;
 use axum_io_session::bridge::SocketMessages;
 use axum_io_session::socket::attach;
 use axum_io_session::store::FileStore;
@@ -32,9 +33,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long requests that run may take to end once the node was asked to stop.
+/// How long running requests may take once the node has been asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// The largest body and message that the node takes.
+/// The largest body and message that the node accepts.
 const MEGABYTE: usize = 1_000_000;
 
 #[tokio::main]
@@ -65,15 +66,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .max_payload(MEGABYTE as u64)
         .ws_max_message_size(MEGABYTE)
         .ws_max_frame_size(MEGABYTE)
-        // A client that polls fetches its packets now and then; with the default of 128 a burst
-        // of changes would fill the buffer, and answers would be lost.
+        // A polling client fetches packets at intervals. A burst of changes fills the default buffer
+        // of 128 packets, and answers that find it full are lost.
         .max_buffer_size(1024)
-        // Whoever opens a connection and never connects a socket is gone after this.
+        // Ends connections that never connect a socket.
         .connect_timeout(Duration::from_secs(10))
         .build_layer();
     let probes = args.probes;
-    // Events are added in a middleware, which runs before the client hears that it is connected:
-    // its first event can't come too early. The last middleware given runs first.
+    // A middleware runs before the client is notified that it is connected, so its first event
+    // can't come too early. The last middleware given runs first.
     let add_events = async move |socket: SocketRef| {
         sockets::add_events(&socket, probes);
         Ok::<(), Infallible>(())
@@ -86,7 +87,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         None => None,
     };
     let mut app = http::routes();
-    // Figures are nobody's business outside.
+    // Figures are not public.
     let inside = admin.is_none() && listener.local_addr()?.ip().is_loopback();
     app =
         app.merge(if inside { monitor::router(&bridge) } else { monitor::health_router(&bridge) });
@@ -96,7 +97,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let app = app.layer(DefaultBodyLimit::max(MEGABYTE)).with_state(bridge.clone());
     let app = bridge_session(app, socket_layer, &bridge);
 
-    // Before anybody hears that it listens, and may ask it to stop.
+    // Caught before the address is printed: from then on the process may be asked to stop.
     let stopped = stop_signal();
     let stop_admin = CancellationToken::new();
     let admin = admin.map(|listener| {
@@ -108,17 +109,19 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     let stopping = CancellationToken::new();
     let begun = stopping.clone();
+    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
+    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
     let served = axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(async move {
             stopped.await;
             begun.cancel();
-            // Open sockets would keep the server from ending.
+            // Open sockets keep the server from ending.
             io.close().await;
         })
         .into_future();
     tokio::select! {
         served = served => served?,
-        // A client that has sent half a request would keep it from ending too.
+        // So does a client that has sent half a request.
         () = async { stopping.cancelled().await; tokio::time::sleep(DRAIN).await } => {}
     }
     bridge.shutdown().await;
@@ -129,7 +132,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All is done by the middlewares.
+/// The middlewares do everything.
 async fn connected(_socket: SocketRef) {}
 
 async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
@@ -164,7 +167,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
     }
 }
 
-/// SIGTERM, or Ctrl-C, from now on: the signals are caught before the future is polled.
+/// Completes at SIGTERM or Ctrl-C. The signals are caught from the call on, not from the first poll.
 fn stop_signal() -> impl Future<Output = ()> + Send {
     let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     async move {

@@ -55,7 +55,7 @@ function on(id, action) {
   });
 }
 
-function told({ isNew, isInit, reason }) {
+function describe({ isNew, isInit, reason }) {
   if (reason) return `ended: ${reason}`;
   if (isNew) return "began";
   return isInit ? "has a new id, or is used again" : "changed";
@@ -98,7 +98,7 @@ async function main() {
     doing.then(() => socket.connect());
   });
   socket.on("connect_error", (error) => state(`refused: ${error.message}`));
-  // A tab may be told that a session began before the answer to the tab that began it has brought the
+  // A tab may be notified of a new session before the answer to the tab that began it has brought the
   // cookie, without which HTTP shows none. The socket needs no cookie.
   const seen = async () => {
     const { ok, clientId, sessionId, session } = await answer("session:get");
@@ -106,7 +106,7 @@ async function main() {
   };
   for (const name of ["session:set", "session:destroy"]) {
     socket.on(name, (payload) => {
-      log(name.slice(8), name, payload.node, `session ${short(payload.sessionId)} ${told(payload)}`);
+      log(name.slice(8), name, payload.node, `session ${short(payload.sessionId)} ${describe(payload)}`);
       refresh(seen).catch((error) => problem(error.message));
     });
   }

@@ -1,4 +1,4 @@
-//! Routes for tests: they show what no user should see, or misbehave on purpose.
+//! Routes for tests: they show internals, or misbehave on purpose.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,18 +27,18 @@ pub(crate) fn routes() -> Router<SessionBridge> {
         .route("/probe/cleanup", post(cleanup))
 }
 
-/// Everything that the node tells its listeners, as JSON.
+/// All events of the bridge, as JSON lines.
 async fn events(
     State(bridge): State<SessionBridge>,
 ) -> Sse<impl Stream<Item = std::result::Result<Event, Infallible>>> {
-    // Listens before the answer begins: who has read the first line misses nothing.
-    let told = bridge.events().map(|item| match item {
+    // Subscribed before the answer begins: a client that has read the first line misses no event.
+    let events = bridge.events().map(|item| match item {
         Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
         Err(missed) => json!({ "event": "lagged", "missed": missed.0 }).to_string(),
     });
     let begin = stream::iter([json!({ "event": "listening" }).to_string()]);
-    let lines = begin.chain(told).map(|line| Ok(Event::default().data(line)));
-    // An open answer would keep the server from ending.
+    let lines = begin.chain(events).map(|line| Ok(Event::default().data(line)));
+    // An open answer keeps the server from ending.
     Sse::new(lines.take_until(stop_signal()))
 }
 

@@ -14,7 +14,7 @@ use crate::http::add_one;
 
 /// Adds the events to a new socket.
 pub(crate) fn add_events(socket: &SocketRef, probes: bool) {
-    // Needs no session: says which node holds the socket.
+    // Names the node that holds the socket; needs no session.
     socket.on("node", |socket: SocketRef, ack: AckSender| async move {
         // The client may be gone.
         let _ = ack.send(&node(&socket));
@@ -107,7 +107,7 @@ fn add_probes(socket: &SocketRef) {
     );
 }
 
-/// Runs a handler and acknowledges what came of it, if the client asked for that.
+/// Runs a handler and acknowledges its result, if the client asked for an acknowledgement.
 async fn reply<F, Fut>(socket: &SocketRef, ack: AckSender, handler: F)
 where
     F: FnOnce(SocketContext) -> Fut + Send,

@@ -127,7 +127,7 @@ impl SessionContext {
     ///
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) if `value` can't be serialized; those of
-    /// [`session_mut`](Self::session_mut).
+    /// [`data_mut`](Self::data_mut).
     pub fn insert<T: Serialize>(&self, key: impl Into<String>, value: T) -> Result<Option<Value>> {
         self.open()?.data.insert(key, value)
     }
@@ -135,7 +135,7 @@ impl SessionContext {
     /// Removes `key`; returns what was there.
     ///
     /// # Errors
-    /// Those of [`session_mut`](Self::session_mut).
+    /// Those of [`data_mut`](Self::data_mut).
     pub fn remove(&self, key: &str) -> Result<Option<Value>> {
         Ok(self.open()?.data.remove(key))
     }
@@ -144,7 +144,7 @@ impl SessionContext {
     ///
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) for anything that is no JSON object; nothing
-    /// changes then. Those of [`session_mut`](Self::session_mut).
+    /// changes then. Those of [`data_mut`](Self::data_mut).
     pub fn replace<T: Serialize>(&self, session: T) -> Result<()> {
         let data = SessionData::from_serialize(&session)?;
         self.open()?.data = data;
@@ -169,7 +169,7 @@ impl SessionContext {
     ///
     /// # Errors
     /// [`InvalidMaxAge`](ErrorKind::InvalidMaxAge) out of range; those of
-    /// [`session_mut`](Self::session_mut).
+    /// [`data_mut`](Self::data_mut).
     pub fn set_max_age(&self, max_age: impl Into<MaxAge>) -> Result<()> {
         let max_age = max_age.into().validate()?;
         self.open()?.max_age = max_age;
@@ -192,7 +192,7 @@ impl fmt::Debug for SessionContext {
     }
 }
 
-/// A session's data, to change it in place. See [`SessionContext::session_mut`].
+/// A session's data, to change it in place. See [`SessionContext::data_mut`].
 pub struct SessionMut<'a>(MutexGuard<'a, State>);
 
 impl Deref for SessionMut<'_> {

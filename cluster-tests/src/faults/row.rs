@@ -86,7 +86,7 @@ impl fmt::Display for Row {
 
 /// The head of the table in Markdown.
 pub fn table() -> &'static str {
-    "| fault | times | acknowledged updates | lost | sessions ended | sockets told within bound | sockets left on dead sessions | p50 / p99 to heal |\n\
+    "| fault | times | acknowledged updates | lost | sessions ended | sockets notified within bound | sockets left on dead sessions | p50 / p99 to recover |\n\
      |---|---|---|---|---|---|---|---|"
 }
 
