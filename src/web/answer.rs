@@ -10,6 +10,7 @@ use super::cookies::CookieKit;
 use super::rejection;
 use super::request::{RequestState, Send, is_away};
 use super::session::{CookieAction, Session};
+use super::signing::Signature;
 use crate::backend::Loaded;
 use crate::bridge::{ClientCookie, Secure};
 use crate::error::Result;
@@ -179,7 +180,8 @@ impl Answer<'_> {
             && !late
             && let Some(id) = self.client_to_send(plan)
         {
-            kit.set_client(headers, &id, self.request.bridge.options().client_max_age, secure);
+            let age = self.request.bridge.options().client_max_age;
+            kit.set_client(headers, &id, self.signature_of(&id), age, secure);
             caching::make_private(headers);
         }
         if self.request.session.get().is_some() && silent {
@@ -207,6 +209,12 @@ impl Answer<'_> {
         let now = session.client_id();
         // The commit may have made a session that belongs to another client.
         (now != before.id || self.sends(before.send, plan)).then_some(now)
+    }
+
+    /// The signature that the client's cookie came with: a rolled cookie needs no other.
+    fn signature_of(&self, id: &ClientId) -> Option<Signature> {
+        let incoming = &self.request.incoming;
+        incoming.client.filter(|client| client.value == *id).and(incoming.client_signature)
     }
 
     fn sends(&self, send: Send, plan: &Plan) -> bool {

@@ -1,13 +1,16 @@
 //! What a response says about caches (RFC 9111, RFC 9213).
 
 use http::header::{CACHE_CONTROL, EXPIRES, PRAGMA, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::list::split_outside_quotes;
 
 /// Fields that one kind of shared cache obeys in place of `Cache-Control`.
-const TARGETED: [&str; 3] =
-    ["surrogate-control", "cdn-cache-control", "cloudflare-cdn-cache-control"];
+static TARGETED: [HeaderName; 3] = [
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+];
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 const PRIVATE_NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store");
@@ -18,11 +21,14 @@ const NEUTRAL: [&str; 4] = ["no-cache", "must-revalidate", "proxy-revalidate", "
 
 /// Whether the response tells shared caches that they may keep it.
 pub(super) fn is_shareable(headers: &HeaderMap) -> bool {
-    let untargeted = Control::of(headers, CACHE_CONTROL.as_str());
+    if !mentions_caches(headers) {
+        return false;
+    }
+    let untargeted = Control::of(headers, &CACHE_CONTROL);
     let expires = headers.contains_key(EXPIRES);
     let kept = (untargeted.keeps || expires) && !untargeted.forbids;
     // Another cache on the way may obey `Cache-Control`: one field that allows it is enough.
-    kept || TARGETED.into_iter().any(|name| {
+    kept || TARGETED.iter().any(|name| {
         let targeted = Control::of(headers, name);
         targeted.keeps && !targeted.forbids
     })
@@ -30,9 +36,19 @@ pub(super) fn is_shareable(headers: &HeaderMap) -> bool {
 
 /// Whether the response leaves it to caches what they do with it.
 pub(super) fn is_silent(headers: &HeaderMap) -> bool {
+    if !mentions_caches(headers) {
+        return true;
+    }
     let named = |name| headers.contains_key(name);
-    directives(headers, CACHE_CONTROL.as_str()).next().is_none()
-        && ![EXPIRES.as_str(), PRAGMA.as_str()].into_iter().chain(TARGETED).any(named)
+    directives(headers, &CACHE_CONTROL).next().is_none()
+        && ![EXPIRES, PRAGMA].iter().chain(&TARGETED).any(named)
+}
+
+/// Whether there is any field that is about caches. Most responses have none, and few fields at all:
+/// to go through these is cheaper than to look for each field that there might be.
+fn mentions_caches(headers: &HeaderMap) -> bool {
+    let own = |name: &HeaderName| *name == CACHE_CONTROL || *name == EXPIRES || *name == PRAGMA;
+    headers.keys().any(|name| own(name) || TARGETED.contains(name))
 }
 
 /// Keeps the response out of every cache, because it sets the session cookie. Stricter and neutral
@@ -40,7 +56,7 @@ pub(super) fn is_silent(headers: &HeaderMap) -> bool {
 pub(super) fn make_private_no_store(headers: &mut HeaderMap) {
     let mut text = String::from("private, no-store");
     for name in NEUTRAL {
-        if directives(headers, CACHE_CONTROL.as_str()).any(|directive| directive.is(name)) {
+        if directives(headers, &CACHE_CONTROL).any(|directive| directive.is(name)) {
             text.push_str(", ");
             text.push_str(name);
         }
@@ -48,7 +64,7 @@ pub(super) fn make_private_no_store(headers: &mut HeaderMap) {
     let value = HeaderValue::try_from(text).unwrap_or(PRIVATE_NO_STORE);
     headers.insert(CACHE_CONTROL, value);
     headers.remove(EXPIRES);
-    for name in TARGETED {
+    for name in &TARGETED {
         headers.remove(name);
     }
 }
@@ -84,7 +100,7 @@ struct Control {
 }
 
 impl Control {
-    fn of(headers: &HeaderMap, name: &str) -> Self {
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Self {
         let mut control = Self::default();
         for directive in directives(headers, name) {
             let is = |name| directive.is(name);
@@ -107,7 +123,10 @@ impl Directive<'_> {
     }
 }
 
-fn directives<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Directive<'a>> {
+fn directives<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = Directive<'a>> {
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let parts = lines.flat_map(|line| split_outside_quotes(line, b','));
     parts.filter(|part| !part.is_empty()).map(|part| {
@@ -139,7 +158,7 @@ mod tests {
         let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().collect();
         assert_eq!(lines.len(), 1);
         assert!(!is_shareable(&headers) && !headers.contains_key(EXPIRES));
-        assert!(TARGETED.into_iter().all(|name| !headers.contains_key(name)));
+        assert!(TARGETED.iter().all(|name| !headers.contains_key(name)));
         lines[0].to_str().unwrap().to_owned()
     }
 

@@ -1,40 +1,36 @@
 //! The tower layer.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http::header::{HeaderMap, UPGRADE};
-use http::uri::Authority;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::admission::{Admission, Forbidden};
 use super::answer::Answer;
 use super::body::SessionBody;
-use super::cookies::{CookieKit, Incoming};
-use super::proxy;
+use super::cookies::CookieKit;
 use super::rejection;
-use super::request::RequestState;
-use crate::bridge::{EngineRequest, RequestOrigin, Secure, SessionBridge};
+use super::request::{Client, RequestState};
+use crate::bridge::SessionBridge;
 
 /// Gives each request its session. See [`SessionBridge::layer`].
 #[derive(Debug, Clone)]
 pub struct SessionLayer {
-    bridge: SessionBridge,
     shared: Arc<Shared>,
 }
 
 /// What all clones have in common.
 #[derive(Debug)]
 struct Shared {
+    bridge: SessionBridge,
     kit: CookieKit,
-    /// It was said that a proxy's headers are not believed.
-    warned: AtomicBool,
+    admission: Admission,
 }
 
 impl SessionBridge {
@@ -45,8 +41,9 @@ impl SessionBridge {
     /// `router.layer(socket_io_layer).layer(bridge.layer())`, or let
     /// [`bridge_session`](crate::bridge_session) do it.
     pub fn layer(&self) -> SessionLayer {
-        let shared = Shared { kit: CookieKit::new(self.options()), warned: AtomicBool::new(false) };
-        SessionLayer { bridge: self.clone(), shared: Arc::new(shared) }
+        let kit = CookieKit::new(self.options());
+        let shared = Shared { bridge: self.clone(), kit, admission: Admission::new() };
+        SessionLayer { shared: Arc::new(shared) }
     }
 }
 
@@ -54,7 +51,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService { inner, layer: self.clone() }
+        SessionService { inner, shared: self.shared.clone() }
     }
 }
 
@@ -62,7 +59,7 @@ impl<S> Layer<S> for SessionLayer {
 #[derive(Debug, Clone)]
 pub struct SessionService<S> {
     inner: S,
-    layer: SessionLayer,
+    shared: Arc<Shared>,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
@@ -84,126 +81,98 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // The service that was polled ready is the one to call; its clone waits for the next.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
-        let SessionLayer { bridge, shared } = self.layer.clone();
+        let bridge = &self.shared.bridge;
         let passed = request.extensions().get::<Arc<RequestState>>();
-        if passed.is_some_and(|state| state.bridge.is_same(&bridge)) {
+        if passed.is_some_and(|state| state.bridge.is_same(bridge)) {
             // The layer was added twice. A second state would know a client of its own.
-            let response = inner.call(request);
+            let response = self.inner.call(request);
             return Box::pin(async move {
                 Ok(response.await?.map(|body| SessionBody::new(body, None)))
             });
         }
-        let admitted = admit(&bridge, &shared, &request);
+        let admitted = match self.shared.admission.admit(bridge, &self.shared.kit, &request) {
+            Ok(admitted) => admitted,
+            Err(Forbidden) => return Box::pin(ready(Ok(refusal(StatusCode::FORBIDDEN)))),
+        };
+        let handshake = admitted.handshake;
+        let shared = self.shared.clone();
+        let presented: Arc<[_]> = admitted.incoming.session_ids().collect();
+        if let Some(client) = Client::of(&admitted.incoming) {
+            let state = RequestState::new(bridge.clone(), admitted, presented, client, None);
+            return match shared.enter(state, handshake, &mut request) {
+                Ok(state) => {
+                    let handler = self.inner.call(request);
+                    Box::pin(async move {
+                        let response = state.ends().scope(handler).await?;
+                        Ok(shared.leave(&state, response).await)
+                    })
+                }
+                Err(refusal) => Box::pin(ready(Ok(refusal))),
+            };
+        }
+        // The service that was polled ready is the one to call; its clone waits for the next.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let Admitted { incoming, https, engine_io, handshake } = match admitted {
-                Ok(admitted) => admitted,
+            let bridge = shared.bridge.clone();
+            let (client, unreachable) = match Client::look_up(&bridge, &presented).await {
+                Ok(client) => (client, None),
+                Err(error) => {
+                    tracing::warn!(%error, "the client of a session could not be looked up");
+                    (Client::unknown(), Some(error))
+                }
+            };
+            let state = RequestState::new(bridge, admitted, presented, client, unreachable);
+            let state = match shared.enter(state, handshake, &mut request) {
+                Ok(state) => state,
                 Err(refusal) => return Ok(refusal),
             };
-            let mut state = RequestState::new(bridge.clone(), incoming, https, engine_io).await;
-            if handshake && !state.begin_engine() {
-                bridge.counters().refused_handshakes.add(1);
-                tracing::debug!("too many Engine.IO connections wait for a socket");
-                return Ok(too_many(&bridge));
-            }
-            let state = Arc::new(state);
-            request.extensions_mut().insert(state.handshake());
-            request.extensions_mut().insert(state.clone());
             let response = state.ends().scope(inner.call(request)).await?;
-            let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
-            let response = response.map(|body| SessionBody::new(body, engine));
-            Ok(Answer { request: &state }.finish(&shared.kit, response, SessionBody::empty).await)
+            Ok(shared.leave(&state, response).await)
         })
     }
 }
 
-/// What is known of a request that may pass.
-struct Admitted {
-    incoming: Incoming,
-    https: bool,
-    engine_io: bool,
-    handshake: bool,
-}
-
-/// Looks at where a request comes from, and reads its cookies; or the answer that refuses it.
-fn admit<B, R>(
-    bridge: &SessionBridge,
-    shared: &Shared,
-    request: &Request<B>,
-) -> Result<Admitted, Response<SessionBody<R>>> {
-    let (options, headers, uri) = (bridge.options(), request.headers(), request.uri());
-    let forwarded = proxy::forwarded(headers, options.trusted_proxies);
-    let https = uri.scheme_str() == Some("https") || forwarded.https;
-    shared.warn_of_proxies(bridge, https, headers);
-    let engine = engine_request(uri);
-    let origin = RequestOrigin {
-        method: request.method(),
-        path: uri.path(),
-        headers,
-        authority: uri.authority().map(Authority::as_str),
-        forwarded_host: forwarded.host.as_deref(),
-        socket: engine.is_some() || is_upgrade(headers),
-        connected: matches!(engine, Some(EngineRequest::Of(id)) if bridge.knows_engine(id)),
-    };
-    if options.origins.refuses(&origin) {
-        bridge.counters().refused_origins.add(1);
-        tracing::debug!(method = %request.method(), path = uri.path(), "another origin was refused");
-        return Err(refused());
-    }
-    let incoming = shared.kit.read(headers);
-    if let Some(EngineRequest::Of(id)) = engine
-        && !bridge.admits_engine(id, incoming.client.map(|client| client.value))
-    {
-        bridge.counters().refused_engine_ids.add(1);
-        tracing::debug!("an Engine.IO request came without the client cookie of its handshake");
-        return Err(refused());
-    }
-    let handshake = engine == Some(EngineRequest::Handshake);
-    Ok(Admitted { incoming, https, engine_io: engine.is_some(), handshake })
-}
-
-fn refused<B>() -> Response<SessionBody<B>> {
-    let mut response = Response::new(SessionBody::empty());
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    response
-}
-
-fn too_many<B>(bridge: &SessionBridge) -> Response<SessionBody<B>> {
-    let mut response = Response::new(SessionBody::empty());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    rejection::set_retry_after(response.headers_mut(), bridge.options().retry_after);
-    response
-}
-
 impl Shared {
-    /// Says once that a proxy ends TLS and is not believed: cookies lack `Secure` then.
-    fn warn_of_proxies(&self, bridge: &SessionBridge, https: bool, headers: &HeaderMap) {
-        let options = bridge.options();
-        if options.secure == Secure::Auto
-            && options.trusted_proxies == 0
-            && !https
-            && proxy::claims_https(headers)
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                "a request says that it was forwarded from https, and no proxy is trusted: cookies are not `Secure`. Behind a proxy of yours set `trusted_proxies(1)`, or `secure(Secure::Yes)`"
-            );
+    /// Gives the request its state; or the answer to a handshake that is one too many.
+    fn enter<B, R>(
+        &self,
+        mut state: RequestState,
+        handshake: bool,
+        request: &mut Request<B>,
+    ) -> Result<Arc<RequestState>, Response<SessionBody<R>>> {
+        if handshake && !state.begin_engine() {
+            self.bridge.counters().refused_handshakes.add(1);
+            tracing::debug!("too many Engine.IO connections wait for a socket");
+            let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE);
+            let wait = self.bridge.options().retry_after;
+            rejection::set_retry_after(response.headers_mut(), wait);
+            return Err(response);
         }
+        let state = Arc::new(state);
+        let extensions = request.extensions_mut();
+        if state.engine_io {
+            // Where sockets find it. Other handlers have an extractor, which asks the state.
+            extensions.insert(state.handshake());
+        }
+        extensions.insert(state.clone());
+        Ok(state)
+    }
+
+    /// Makes the handler's response the answer.
+    async fn leave<B>(
+        &self,
+        state: &RequestState,
+        response: Response<B>,
+    ) -> Response<SessionBody<B>> {
+        let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
+        let response = response.map(|body| SessionBody::new(body, engine));
+        Answer { request: state }.finish(&self.kit, response, SessionBody::empty).await
     }
 }
 
-/// Cookies alone open a websocket, whatever serves it.
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-/// Socket.IO's own requests (handshakes, polls, packets, upgrades) by what engineioxide goes by. They
-/// come all the time, whether or not a person does something: they renew no session.
-fn engine_request(uri: &Uri) -> Option<EngineRequest<'_>> {
-    let query = uri.query()?;
-    let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key));
-    value("EIO=")?;
-    Some(value("sid=").map_or(EngineRequest::Handshake, EngineRequest::Of))
+fn refusal<B>(status: StatusCode) -> Response<SessionBody<B>> {
+    let mut response = Response::new(SessionBody::empty());
+    *response.status_mut() = status;
+    response
 }

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod admission;
 mod answer;
 mod body;
 mod caching;

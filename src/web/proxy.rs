@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use http::header::FORWARDED;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::list::split_outside_quotes;
 
-const PROTO: &str = "x-forwarded-proto";
-const HOST: &str = "x-forwarded-host";
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// How the browser reached the outermost trusted proxy.
 #[derive(Debug, Default, PartialEq)]
@@ -27,8 +27,12 @@ pub(super) struct Forwarded<'a> {
 /// Where the two disagree, the safer reading counts: the request did not come by https, which leaves
 /// `Secure` off, and the host is not known, which leaves it to `Host`.
 pub(super) fn forwarded(headers: &HeaderMap, trusted: usize) -> Forwarded<'_> {
-    let proto = last_of(plain_entries(headers, PROTO), trusted).and_then(is_secure);
-    let host = last_of(plain_entries(headers, HOST), trusted).and_then(|host| as_host(host.into()));
+    if trusted == 0 {
+        return Forwarded::default();
+    }
+    let proto = last_of(plain_entries(headers, &PROTO), trusted).and_then(is_secure);
+    let host =
+        last_of(plain_entries(headers, &HOST), trusted).and_then(|host| as_host(host.into()));
     let standard = last_of(standard_entries(headers), trusted).unwrap_or_default();
     let https = match (proto, standard.https) {
         (Some(a), Some(b)) => a && b,
@@ -43,7 +47,7 @@ pub(super) fn forwarded(headers: &HeaderMap, trusted: usize) -> Forwarded<'_> {
 
 /// Whether a proxy, trusted or not, says that the request came by https.
 pub(super) fn claims_https(headers: &HeaderMap) -> bool {
-    plain_entries(headers, PROTO).any(|proto| is_secure(proto) == Some(true))
+    plain_entries(headers, &PROTO).any(|proto| is_secure(proto) == Some(true))
         || standard_entries(headers).any(|entry| entry.https == Some(true))
 }
 
@@ -54,7 +58,7 @@ fn last_of<T>(entries: impl Iterator<Item = T>, trusted: usize) -> Option<T> {
 
 /// The entries from the right. An empty one counts: to skip it would move the place that is trusted
 /// to the left, towards the client.
-fn plain_entries<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+fn plain_entries<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
     lines.flat_map(|line| line.rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
@@ -151,12 +155,12 @@ mod tests {
         for line in lines {
             let (name, value) = line.split_once(':').unwrap();
             let name = match name {
-                "p" => PROTO,
-                "h" => HOST,
-                _ => FORWARDED.as_str(),
+                "p" => &PROTO,
+                "h" => &HOST,
+                _ => &FORWARDED,
             };
             let value = HeaderValue::from_bytes(value.trim().as_bytes()).unwrap();
-            headers.append(http::HeaderName::from_static(name), value);
+            headers.append(name, value);
         }
         headers
     }

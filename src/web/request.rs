@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use super::admission::Admitted;
 use super::cookies::Incoming;
 use super::session::Session;
 use crate::backend::Loaded;
@@ -52,25 +53,19 @@ pub(super) enum Send {
 }
 
 impl RequestState {
-    pub(super) async fn new(
+    /// `unreachable` says why the backend, which knows who the client is, did not say.
+    pub(super) fn new(
         bridge: SessionBridge,
-        incoming: Incoming,
-        https: bool,
-        engine_io: bool,
+        admitted: Admitted,
+        presented: Arc<[SessionId]>,
+        client: Client,
+        unreachable: Option<Error>,
     ) -> Self {
+        let Admitted { incoming, https, engine_io, .. } = admitted;
         bridge.counters().requests.add(1);
         for anomaly in &incoming.anomalies {
             bridge.anomaly(*anomaly);
         }
-        let presented: Arc<[SessionId]> =
-            incoming.sessions.iter().map(|session| session.value.id).collect();
-        let (client, unreachable) = match client_of(&bridge, &incoming, &presented).await {
-            Ok(client) => (client, None),
-            Err(error) => {
-                tracing::warn!(%error, "the client of a session could not be looked up");
-                (Client { id: ClientId::generate(), send: Send::Never }, Some(error))
-            }
-        };
         Self {
             bridge,
             incoming,
@@ -195,30 +190,41 @@ impl RequestState {
     }
 }
 
-/// Who a request comes from: only session cookies without their client cookie need a look at the
-/// store.
-async fn client_of(
-    bridge: &SessionBridge,
-    incoming: &Incoming,
-    presented: &[SessionId],
-) -> Result<Client> {
-    if let Some(client) = &incoming.client {
-        let send = if client.stale { Send::Must } else { Send::May };
-        return Ok(Client { id: client.value, send });
-    }
-    let fresh = |send| Client { id: ClientId::generate(), send };
-    if presented.is_empty() {
-        return Ok(fresh(Send::Must));
-    }
-    Ok(match bridge.backend().load(presented, None).await? {
-        Loaded::Found(record) => {
-            bridge.anomaly(Anomaly::PairMismatch);
-            Client { id: record.client_id, send: Send::Must }
+impl Client {
+    /// Who a request comes from. `None` if it has session cookies without their client cookie: only
+    /// the backend knows then.
+    pub(super) fn of(incoming: &Incoming) -> Option<Self> {
+        match &incoming.client {
+            Some(client) => {
+                let send = if client.stale { Send::Must } else { Send::May };
+                Some(Self { id: client.value, send })
+            }
+            None if incoming.sessions.is_empty() => Some(Self::fresh(Send::Must)),
+            None => None,
         }
-        // Late: the browser has the cookies of another answer, which are not to be replaced.
-        Loaded::Missing { superseded: true } => fresh(Send::Never),
-        Loaded::Missing { superseded: false } => fresh(Send::Must),
-    })
+    }
+
+    /// Asks the backend who presents these ids.
+    pub(super) async fn look_up(bridge: &SessionBridge, presented: &[SessionId]) -> Result<Self> {
+        Ok(match bridge.backend().load(presented, None).await? {
+            Loaded::Found(record) => {
+                bridge.anomaly(Anomaly::PairMismatch);
+                Self { id: record.client_id, send: Send::Must }
+            }
+            // Late: the browser has the cookies of another answer, which are not to be replaced.
+            Loaded::Missing { superseded: true } => Self::fresh(Send::Never),
+            Loaded::Missing { superseded: false } => Self::fresh(Send::Must),
+        })
+    }
+
+    /// Stands in for a client that could not be looked up.
+    pub(super) fn unknown() -> Self {
+        Self::fresh(Send::Never)
+    }
+
+    fn fresh(send: Send) -> Self {
+        Self { id: ClientId::generate(), send }
+    }
 }
 
 /// Whether the session, and not the request, is the trouble.
