@@ -15,13 +15,12 @@ use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::handler::ConnectHandler as _;
 
 async fn index(session: Session) -> Result<Json<Value>, Error> {
-    let visits = session
+    session
         .update(|data| {
             let visits = data.get::<u64>("visits")?.unwrap_or(0) + 1;
             data.insert("visits", visits)
         })
         .await?;
-    visits?;
     Ok(Json(json!({ "ok": true, "session": session.data() })))
 }
 

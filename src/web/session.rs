@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::cookies::SessionCookie;
-use crate::bridge::{Outcome, SessionBridge, Unit, WantsId};
+use crate::bridge::{Outcome, SessionBridge, UnitOfWork, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionId};
 
@@ -54,7 +54,7 @@ struct Inner {
 
 struct State {
     client: ClientId,
-    unit: Unit,
+    unit: UnitOfWork,
     cookie: CookieAction,
     /// When the record was written whose cookie is to be sent.
     written: Option<Instant>,
@@ -67,7 +67,7 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) enum CookieAction {
     Keep,
-    Set(Box<Record>),
+    Set(Arc<Record>),
     Clear,
 }
 
@@ -76,7 +76,7 @@ impl Session {
     pub(super) fn new(
         bridge: SessionBridge,
         client: ClientId,
-        unit: Unit,
+        unit: UnitOfWork,
         cookie: Option<SessionCookie>,
     ) -> Self {
         Self::make(bridge, client, unit, cookie, false)
@@ -84,13 +84,13 @@ impl Session {
 
     /// Stands for a session that could not be loaded: empty, and for reading only.
     pub(super) fn unavailable(bridge: SessionBridge, client: ClientId) -> Self {
-        Self::make(bridge, client, Unit::default(), None, true)
+        Self::make(bridge, client, UnitOfWork::default(), None, true)
     }
 
     fn make(
         bridge: SessionBridge,
         client: ClientId,
-        unit: Unit,
+        unit: UnitOfWork,
         cookie: Option<SessionCookie>,
         unavailable: bool,
     ) -> Self {
@@ -333,8 +333,9 @@ impl Session {
     /// `with_session` of this session runs on any node: for values that depend on their old
     /// ones.
     ///
-    /// Changes that the request made before are applied first and written with it. What the
-    /// closure changed is written whatever it returns: look before you change.
+    /// Changes that the request made before are applied first and written with it. An error of
+    /// the closure means that nothing is written; it is returned, and what the request changed
+    /// before is still committed at its end. For errors of your own: [`try_update`](Self::try_update).
     ///
     /// Cancel safe: if the future is dropped the change is written whole or not at all.
     ///
@@ -343,22 +344,66 @@ impl Session {
     /// let count = session.update(|data| {
     ///     let count = data.get::<u64>("count")?.unwrap_or(0) + 1;
     ///     data.insert("count", count)?;
-    ///     axum_io_session::Result::Ok(count)
-    /// }).await??;
+    ///     Ok(count)
+    /// }).await?;
+    /// # let _ = count;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`WaitTimeout`](ErrorKind::WaitTimeout) or [`Busy`](ErrorKind::Busy) if the turn did not
-    /// come, [`Reentrant`](ErrorKind::Reentrant) inside a `with_session` of this session, and
-    /// those of [`save`](Self::save).
-    pub async fn update<R>(&self, change: impl FnOnce(&mut SessionData) -> R) -> Result<R> {
+    /// The closure's own, [`WaitTimeout`](ErrorKind::WaitTimeout) or [`Busy`](ErrorKind::Busy) if
+    /// the turn did not come, [`Reentrant`](ErrorKind::Reentrant) inside a `with_session` of this
+    /// session, and those of [`save`](Self::save).
+    pub async fn update<R>(&self, change: impl FnOnce(&mut SessionData) -> Result<R>) -> Result<R> {
+        self.try_update(change).await
+    }
+
+    /// [`update`](Self::update) for a closure with an error type of its own.
+    ///
+    /// ```
+    /// #[derive(Debug)]
+    /// enum Refusal {
+    ///     SoldOut,
+    ///     Session(axum_io_session::Error),
+    /// }
+    ///
+    /// impl From<axum_io_session::Error> for Refusal {
+    ///     fn from(error: axum_io_session::Error) -> Self {
+    ///         Self::Session(error)
+    ///     }
+    /// }
+    ///
+    /// # async fn handler(session: axum_io_session::Session) -> Result<(), Refusal> {
+    /// session.try_update(|data| match data.get::<u64>("left")? {
+    ///     Some(left) if left > 0 => Ok(data.insert("left", left - 1)?),
+    ///     _ => Err(Refusal::SoldOut),
+    /// }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The closure's own, and those of [`update`](Self::update) by `From`.
+    pub async fn try_update<R, E: From<Error>>(
+        &self,
+        change: impl FnOnce(&mut SessionData) -> Result<R, E>,
+    ) -> Result<R, E> {
         let _writing = self.inner.writing.lock().await;
         let (client, snapshot) = {
             let state = self.open()?;
             (state.client, state.unit.clone())
         };
+        // The closure's own error must not be taken for one of the write.
+        let mut refusal = None;
+        let change = |data: &mut SessionData| {
+            change(data).map_err(|error| {
+                refusal = Some(error);
+                Error::new(ErrorKind::Handler, "the closure of an update failed")
+            })
+        };
         let updated = self.inner.bridge.update_unit(client, &snapshot, change).await;
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         let (result, unit, outcome) = self.judged(updated)?;
         self.settle(&snapshot, unit, outcome);
         Ok(result)
@@ -398,7 +443,7 @@ impl Session {
     }
 
     /// Takes over what was written, below the changes made since the write began.
-    fn settle(&self, snapshot: &Unit, written: Unit, outcome: Outcome) {
+    fn settle(&self, snapshot: &UnitOfWork, written: UnitOfWork, outcome: Outcome) {
         let mut state = self.lock();
         let since = snapshot.data.changes_to(&state.unit.data);
         let mut next = match outcome {
@@ -407,19 +452,19 @@ impl Session {
                 state.client = record.client_id;
                 state.late = false;
                 if own {
-                    state.cookie = CookieAction::Set(Box::new(record.clone()));
+                    state.cookie = CookieAction::Set(record.clone());
                     state.written = Some(Instant::now());
                 }
                 let holds = if own { Some(record.session_id) } else { written.holds };
                 let id = record.session_id;
-                Unit { holds, ..Unit::new(record, id) }
+                UnitOfWork { holds, ..UnitOfWork::new(record, id) }
             }
             Outcome::Gone { client, ended } => {
                 state.client = client;
                 if ended {
                     state.cookie = CookieAction::Clear;
                 }
-                Unit::default()
+                UnitOfWork::default()
             }
         };
         next.save = false;
@@ -455,11 +500,11 @@ impl Session {
     /// The record whose cookie is to be sent again although this request did not write it: the
     /// session outlives the cookie, for it was prolonged where no cookie could be set, or `stale`
     /// says that the key that signed the cookie is about to go.
-    pub(super) fn to_send_again(&self, stale: bool) -> Option<Box<Record>> {
+    pub(super) fn to_send_again(&self, stale: bool) -> Option<Arc<Record>> {
         let state = self.lock();
         let base = state.unit.base.as_ref()?;
         let cookie = self.inner.cookie.filter(|cookie| cookie.id == base.session_id)?;
-        (stale || is_outlived(cookie, base)).then(|| Box::new(base.clone()))
+        (stale || is_outlived(cookie, base)).then(|| base.clone())
     }
 
     /// Whether the request's own cookie is as good as one for this record.
