@@ -16,11 +16,12 @@ use socketioxide::handler::ConnectHandler as _;
 
 // HTTP: the session is an extractor. `update` is read-change-write, one writer at a time.
 async fn index(session: Session) -> Result<Json<Value>, Error> {
-    let change = session.update(|data| {
-        let visits = data.get::<u64>("visits")?.unwrap_or(0) + 1;
-        data.insert("visits", visits)
-    });
-    change.await??;
+    session
+        .update(|data| {
+            let visits = data.get::<u64>("visits")?.unwrap_or(0) + 1;
+            data.insert("visits", visits)
+        })
+        .await?;
     Ok(Json(json!({ "session": session.data() })))
 }
 

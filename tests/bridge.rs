@@ -6,7 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum_io_session::store::SessionStore as _;
+use axum_io_session::store::{LiveStore, SessionStore as _};
 use axum_io_session::{
     ClientId, DestroyReason, ErrorKind, MaxAge, SessionBridge, SessionEvent, SessionId,
 };
@@ -24,7 +24,7 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
     let second = Duration::from_secs(1);
     let year = second * 60 * 60 * 24 * 366;
     let b = SessionBridge::builder;
-    let messages = |name: &str| SocketMessages { set: Some(name.into()), ..Default::default() };
+    let messages = |name: &str| SocketMessages::default().set(Some(name));
     let cases = [
         (b().cookie_name(""), "cookie_name", "1 to 128"),
         (b().cookie_name("a b"), "cookie_name", "cookie name"),
@@ -85,6 +85,31 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
     }
     let valid = b().client_max_age(second * 365 * 24 * 60 * 60).max_age(second).build().await;
     assert!(valid.is_ok());
+}
+
+#[tokio::test]
+async fn a_second_place_for_sessions_is_an_error_that_names_both() {
+    let b = SessionBridge::builder;
+    let own = |config| async move {
+        let backend = axum_io_session::backend::local::LocalBackend::new(LiveStore::new(), config);
+        Ok(Arc::new(backend) as Arc<dyn axum_io_session::backend::Backend>)
+    };
+    let cases = [
+        (b().store(LiveStore::new()).store(LiveStore::new()), "store", "store"),
+        (b().store(LiveStore::new()).backend(own), "store", "backend"),
+        (b().backend(own).store(LiveStore::new()), "backend", "store"),
+        #[cfg(feature = "redis")]
+        (b().store(LiveStore::new()).redis("redis://127.0.0.1:1"), "store", "redis"),
+        #[cfg(feature = "redis")]
+        (b().redis("redis://127.0.0.1:1").backend(own), "redis", "backend"),
+    ];
+    for (builder, first, second) in cases {
+        let error = builder.signing_keys([KEY]).build().await.expect_err(second);
+        assert_eq!(error.kind(), ErrorKind::InvalidOption);
+        let text = error.to_string();
+        assert!(text.contains(&format!("`{second}` is given after `{first}`")), "{text}");
+    }
+    assert!(b().signing_keys([KEY]).backend(own).build().await.is_ok());
 }
 
 // ---- by id ---------------------------------------------------------------------------------

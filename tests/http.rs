@@ -620,7 +620,7 @@ async fn after_the_response_a_session_can_be_read_but_not_changed() {
     assert_eq!(session.get::<i64>("a").unwrap(), Some(1));
     assert!(session.id().is_some());
     assert_eq!(session.insert("a", 2).unwrap_err().kind(), ErrorKind::Committed);
-    assert_eq!(session.update(|_| ()).await.unwrap_err().kind(), ErrorKind::Committed);
+    assert_eq!(session.update(|_| Ok(())).await.unwrap_err().kind(), ErrorKind::Committed);
 }
 
 // ---- keys and attributes -------------------------------------------------------------------

@@ -206,7 +206,7 @@ async fn a_crowd_that_waits_for_one_session_fills_no_log() {
         let id = session.id().expect("a session");
         let held = inside.with_session(&id, async |_| {
             let waiting = session.clone();
-            tokio::spawn(async move { waiting.update(|_| ()).await }).await.unwrap()
+            tokio::spawn(async move { waiting.update(|_| Ok(())).await }).await.unwrap()
         });
         held.await?
     };

@@ -242,3 +242,78 @@ async fn a_shutdown_waits_for_running_handlers_and_lets_them_write() {
     let stored = world.store.live.get(&session).await.unwrap().unwrap();
     assert_eq!(stored.session, r#"{"n":2}"#);
 }
+
+#[tokio::test]
+async fn an_error_of_an_update_writes_nothing_and_the_lease_is_free_again() {
+    let world = world().await;
+    let (mut browser, session, _) = world.seeded(r#"{"n":1}"#).await;
+    let refuse = async |session: Session| -> axum_io_session::Result<()> {
+        let error = session
+            .update(|data| {
+                data.insert("n", 2)?;
+                data.get::<String>("n")
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let own = session
+            .try_update(|data| {
+                data.insert("n", 3).map_err(|_| Refusal)?;
+                Err::<(), _>(Refusal)
+            })
+            .await;
+        assert!(own.is_err());
+        assert_eq!(session.get::<i64>("n").unwrap(), Some(1), "the request's copy is as before");
+        session.update(|data| data.insert("beside", true)).await.map(|_| ())
+    };
+    let router = axum::Router::new().route("/", post(refuse)).layer(world.bridge.layer());
+    assert!(browser.post(&router, "/", "").await.status.is_success());
+    assert_eq!(data(&world, &session).await, json!({"n": 1, "beside": true}));
+}
+
+/// An error of the application's.
+#[derive(Debug)]
+struct Refusal;
+
+impl From<axum_io_session::Error> for Refusal {
+    fn from(_: axum_io_session::Error) -> Self {
+        Self
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_an_update_after_a_logout_ends_and_begins_nothing_yet() {
+    let world = world().await;
+    let (mut browser, session, _) = world.seeded(r#"{"n":1}"#).await;
+    let bridge = world.bridge.clone();
+    let refuse = async move |session: Session| -> axum_io_session::Result<()> {
+        let id = session.id().unwrap();
+        session.destroy()?;
+        let refused = session.update(|data| {
+            data.insert("next", 1)?;
+            data.get::<String>("next")
+        });
+        assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::InvalidData);
+        assert!(bridge.get_by_id(&id).await?.is_some(), "the logout comes with the response");
+        Ok(())
+    };
+    let router = axum::Router::new().route("/", post(refuse)).layer(world.bridge.layer());
+    assert!(browser.post(&router, "/", "").await.status.is_success());
+    assert!(world.bridge.get_by_id(&session).await.unwrap().is_none());
+    assert!(world.store.live.is_empty(), "and the refused data made no session");
+}
+
+#[tokio::test]
+async fn an_error_of_a_handler_by_id_writes_nothing() {
+    let world = world().await;
+    let (_, session, _) = world.seeded(r#"{"n":1}"#).await;
+    let refused = world.bridge.try_with_session(&session, async |ctx| {
+        ctx.insert("n", 2).map_err(|_| Refusal)?;
+        Err::<(), _>(Refusal)
+    });
+    assert!(refused.await.is_err());
+    assert_eq!(data(&world, &session).await, json!({"n": 1}));
+    let kept = world.bridge.try_with_session(&session, async |ctx| ctx.insert("n", 3));
+    assert_eq!(kept.await.unwrap(), Some(json!(1)));
+    assert_eq!(data(&world, &session).await, json!({"n": 3}));
+}

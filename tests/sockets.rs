@@ -486,12 +486,11 @@ async fn each_change_reaches_all_sockets_of_the_client_once_and_nobody_else() {
 
 #[tokio::test]
 async fn messages_can_be_renamed_switched_off_and_carry_ids() {
-    let messages = SocketMessages {
-        set: None,
-        destroy: Some("bye".into()),
-        cleanup: Some("swept".into()),
-        include_ids: true,
-    };
+    let messages = SocketMessages::default()
+        .set(None)
+        .destroy(Some("bye"))
+        .cleanup(Some("swept"))
+        .include_ids(true);
     let bridge = SessionBridge::builder().signing_keys([KEY]).node_id("n").messages(messages);
     let world = world(bridge.build().await.unwrap()).await;
     let mut browser = world.seeded(r#"{"n":1}"#).await;

@@ -52,7 +52,7 @@ async fn read(State(bridge): State<SessionBridge>, session: Session) -> Json<Val
 }
 
 async fn increment(State(bridge): State<SessionBridge>, session: Session) -> Result<Json<Value>> {
-    session.update(add_one).await??;
+    session.update(add_one).await?;
     Ok(answer(&bridge, &session))
 }
 

@@ -151,12 +151,12 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
         .on_rotate(args.on_rotate)
         .seal(args.seal)
         .allowed_origins(&args.origins)
-        .messages(SocketMessages {
-            set: Some("session:set".into()),
-            destroy: Some("session:destroy".into()),
-            include_ids: true,
-            ..SocketMessages::default()
-        });
+        .messages(
+            SocketMessages::default()
+                .set(Some("session:set"))
+                .destroy(Some("session:destroy"))
+                .include_ids(true),
+        );
     if let Some(node) = &args.node {
         builder = builder.node_id(node);
     }

@@ -1,6 +1,7 @@
-//! A client's lease as far as one node goes: a queue, first come first served, with hand-over.
+//! A client's node-local lease: a queue, first come first served, with hand-over.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backend::LeaseToken;
+use crate::backend::on_drop::Undo;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The lease of one client.
@@ -39,8 +41,8 @@ impl LeaseQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits in line for at most `wait`. Dropping the future leaves the line, or gives back a
-    /// lease that was granted and not yet seen.
+    /// Waits in the queue for at most `wait`. Dropping the future leaves the queue, or gives back
+    /// a lease that was granted and not yet seen.
     pub(in crate::backend) async fn acquire(
         &self,
         length: Duration,
@@ -50,46 +52,40 @@ impl LeaseQueue {
         let token = LeaseToken::random();
         let mut granted = {
             let mut state = self.lock();
-            state.reap(length);
+            state.expire_owner(length);
             if state.owner.is_none() {
-                // An empty line: `reap` and `hand_over` leave no waiter beside a free lease.
+                // An empty queue: `expire_owner` and `hand_over` leave no waiter beside a free lease.
                 state.owner = Some(Owner { token, until: Instant::now() + length });
                 return Ok(token);
             }
             if state.waiters.len() >= limit {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("{limit} callers wait already; shed load or raise `lease_queue_limit`"),
-                ));
+                return Err(busy(limit));
             }
             let (sender, receiver) = oneshot::channel();
             state.waiters.push_back(Waiter { token, granted: sender });
             receiver
         };
-        let guard = Leave { queue: self, token, length, armed: true };
+        let leave = Undo::new(|| self.release(token, length));
         let deadline = Instant::now() + wait;
         loop {
-            // The owner's lease may run out with nobody to tell us: then the line moves by the
-            // clock of whoever waits in it.
+            // The owner's lease may run out without any call: then the queue moves by the clocks of
+            // its waiters.
             let owner_ends = self.lock().owner.as_ref().map_or(deadline, |owner| owner.until);
             tokio::select! {
                 biased;
                 granted = &mut granted => {
-                    guard.disarm();
+                    leave.finished();
                     return granted.map(|()| token).map_err(|_| {
-                        let message = "the store did not answer the first in line; try again later";
+                        let message = "the store did not answer the first in the queue; try again later";
                         Error::new(ErrorKind::Unavailable, message)
                     });
                 }
                 () = tokio::time::sleep_until(owner_ends.min(deadline)) => {
                     if Instant::now() >= deadline {
-                        // The guard gives back a grant that came in this very moment.
-                        return Err(Error::new(
-                            ErrorKind::WaitTimeout,
-                            format!("waited {wait:?} for other handlers of this session"),
-                        ));
+                        // Leaving gives back a grant that came in this very moment.
+                        return Err(timed_out(wait));
                     }
-                    self.lock().reap(length);
+                    self.lock().expire_owner(length);
                 }
             }
         }
@@ -98,7 +94,7 @@ impl LeaseQueue {
     /// Extends the owner's lease.
     pub(in crate::backend) fn renew(&self, token: LeaseToken, length: Duration) -> bool {
         let mut state = self.lock();
-        state.reap(length);
+        state.expire_owner(length);
         match &mut state.owner {
             Some(owner) if owner.token == token => {
                 owner.until = Instant::now() + length;
@@ -116,7 +112,7 @@ impl LeaseQueue {
             .is_some_and(|owner| owner.token == token && owner.until > Instant::now())
     }
 
-    /// Gives the lease back, or leaves the line.
+    /// Gives the lease back, or leaves the queue.
     pub(in crate::backend) fn release(&self, token: LeaseToken, length: Duration) {
         let mut state = self.lock();
         if state.owner.as_ref().is_some_and(|owner| owner.token == token) {
@@ -127,9 +123,9 @@ impl LeaseQueue {
         }
     }
 
-    /// Sends those away who wait, as [`Unavailable`](ErrorKind::Unavailable).
+    /// Fails all waiters, as [`Unavailable`](ErrorKind::Unavailable).
     #[cfg(feature = "redis")]
-    pub(in crate::backend) fn disperse(&self) {
+    pub(in crate::backend) fn reject_all(&self) {
         self.lock().waiters.clear();
     }
 
@@ -143,7 +139,7 @@ impl LeaseQueue {
 
 impl State {
     /// Ends an owner whose time is over.
-    fn reap(&mut self, length: Duration) {
+    fn expire_owner(&mut self, length: Duration) {
         if self.owner.as_ref().is_some_and(|owner| owner.until <= Instant::now()) {
             self.owner = None;
             self.hand_over(length);
@@ -161,26 +157,20 @@ impl State {
     }
 }
 
-/// Leaves the line when its waiter is dropped.
-struct Leave<'a> {
-    queue: &'a LeaseQueue,
-    token: LeaseToken,
-    length: Duration,
-    armed: bool,
+/// Too many wait.
+pub(in crate::backend) fn busy(limit: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        format!("{limit} callers wait already; shed load or raise `lease_queue_limit`"),
+    )
 }
 
-impl Leave<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.queue.release(self.token, self.length);
-        }
-    }
+/// The turn did not come.
+pub(in crate::backend) fn timed_out(wait: Duration) -> Error {
+    Error::new(
+        ErrorKind::WaitTimeout,
+        format!("waited {wait:?} for other handlers of this session"),
+    )
 }
 
 #[cfg(test)]
@@ -254,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_waiter_leaves_the_line() {
+    async fn a_dropped_waiter_leaves_the_queue() {
         let queue = LeaseQueue::default();
         let owner = acquire(&queue).await.unwrap();
         {
@@ -282,13 +272,13 @@ mod tests {
 
     #[cfg(feature = "redis")]
     #[tokio::test(start_paused = true)]
-    async fn those_who_are_sent_away_leave_the_owner_its_lease_and_the_line_to_others() {
+    async fn rejected_waiters_leave_the_owner_its_lease_and_the_queue_to_others() {
         let queue = LeaseQueue::default();
         let owner = acquire(&queue).await.unwrap();
         {
             let mut waiting = std::pin::pin!(acquire(&queue));
             assert!(futures_util::poll!(&mut waiting).is_pending());
-            queue.disperse();
+            queue.reject_all();
             assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Unavailable);
         }
         assert!(queue.owns(owner));
@@ -299,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_line_has_a_limit() {
+    async fn the_queue_has_a_limit() {
         let queue = LeaseQueue::default();
         let _owner = acquire(&queue).await.unwrap();
         let mut waiting = std::pin::pin!(queue.acquire(LEASE, WAIT, 1));

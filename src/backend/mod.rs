@@ -10,6 +10,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod deadlines;
 mod lease_queue;
 pub mod local;
 mod on_drop;

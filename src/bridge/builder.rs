@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::cleanup;
 use super::handle::SessionBridge;
+use super::heartbeat;
 use super::options::{ClientCookie, OnConflict, Options, SameSite, Secure, SocketMessages};
 use super::outage::WhenUnavailable;
+use super::start;
 use crate::backend::local::LocalBackend;
 #[cfg(feature = "redis")]
 use crate::backend::redis::{RedisBackend, RedisConfig};
@@ -46,13 +49,21 @@ pub struct SessionBridgeBuilder {
     options: Options,
     connect: Option<Connect>,
     node: Option<String>,
+    /// Which of `store`, `redis` and `backend` was called, in order.
+    places: Vec<&'static str>,
     /// Other nodes have to verify our cookies.
     shared: bool,
 }
 
 impl SessionBridgeBuilder {
     pub(super) fn new() -> Self {
-        Self { options: Options::default(), connect: None, node: None, shared: false }
+        Self {
+            options: Options::default(),
+            connect: None,
+            node: None,
+            places: Vec::new(),
+            shared: false,
+        }
     }
 
     /// Name of the session cookie. Default `sid`.
@@ -117,15 +128,15 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Whether cookies are signed. Default true. Without signatures whoever guesses or learns
-    /// an id can use it from anywhere; the build warns.
+    /// Whether cookies are signed. Default true. Without signatures a guessed or
+    /// leaked id can be used from anywhere; the build warns.
     pub fn signed(mut self, signed: bool) -> Self {
         self.options.signed = signed;
         self
     }
 
     /// Signing keys, each at least 32 random bytes: the first signs, all verify, and a cookie
-    /// signed by a later one is issued anew. To rotate keys put the new one in front.
+    /// signed by a later one is issued again. To rotate keys put the new one in front.
     ///
     /// Default: a random key, with a warning: all sessions are lost at a restart.
     #[doc(alias = "app.keys")]
@@ -172,7 +183,7 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// Removes expired sessions now and then. Default false. Needs a store that can list.
+    /// Removes expired sessions periodically. Default false. Needs a store that can list.
     #[doc(alias = "autoCleanup")]
     pub fn auto_cleanup(mut self, on: bool) -> Self {
         self.options.auto_cleanup = on;
@@ -234,7 +245,7 @@ impl SessionBridgeBuilder {
         self
     }
 
-    /// How many events a slow listener may fall behind before it is told that it missed some,
+    /// How many events a slow listener may fall behind before it is notified that it missed some,
     /// 16 to 1,048,576. Default 4096.
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.options.event_capacity = events;
@@ -287,8 +298,11 @@ impl SessionBridgeBuilder {
     }
 
     /// Where sessions are kept. Default: a [`LiveStore`].
+    ///
+    /// A bridge has one of `store`, `redis` and [`backend`](Self::backend): the build fails if two
+    /// are given, or one twice.
     pub fn store(self, store: impl SessionStore) -> Self {
-        self.backend(|config| async move {
+        self.place("store", |config| async move {
             Ok(Arc::new(LocalBackend::new(store, config)) as Arc<dyn Backend>)
         })
     }
@@ -308,21 +322,28 @@ impl SessionBridgeBuilder {
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: impl Into<RedisConfig>) -> Self {
         let redis = redis.into();
-        self = self.backend(|config| async move {
-            Ok(Arc::new(RedisBackend::connect(redis, config).await?) as Arc<dyn Backend>)
-        });
         self.shared = true;
-        self
+        self.place("redis", |config| async move {
+            Ok(Arc::new(RedisBackend::connect(redis, config).await?) as Arc<dyn Backend>)
+        })
     }
 
     /// A backend of your own, made from what the options say.
-    pub fn backend<F, Fut>(mut self, connect: F) -> Self
+    pub fn backend<F, Fut>(self, connect: F) -> Self
     where
         F: FnOnce(BackendConfig) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
+        self.place("backend", connect)
+    }
+
+    fn place<F, Fut>(mut self, option: &'static str, connect: F) -> Self
+    where
+        F: FnOnce(BackendConfig) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
+    {
+        self.places.push(option);
         self.connect = Some(Box::new(|config| Box::pin(connect(config))));
-        self.shared = false;
         self
     }
 
@@ -334,12 +355,21 @@ impl SessionBridgeBuilder {
     /// [`InvalidOption`](ErrorKind::InvalidOption) with the option's name, its value and the
     /// range, or the backend's own error.
     pub async fn build(mut self) -> Result<SessionBridge> {
+        if let [first, second, ..] = self.places.as_slice() {
+            return Err(Error::option(
+                second,
+                format_args!("given after `{first}`"),
+                "the only one of `store`, `redis` and `backend`, given once",
+            ));
+        }
         if let Some(name) = &self.node {
             self.options.node = NodeId::new(name)?;
         }
         let mut options = self.options.settle()?;
         if !options.signed {
-            tracing::warn!("cookies are not signed: whoever learns an id can use it");
+            tracing::warn!(
+                "cookies are not signed: a guessed or leaked id can be used from anywhere"
+            );
         } else if options.keys.is_empty() && self.shared {
             return Err(Error::option(
                 "signing_keys",
@@ -375,14 +405,14 @@ impl SessionBridgeBuilder {
                 "`auto_cleanup` is on; it must be off, or the store has to implement `list`",
             ));
         }
-        let bridge = SessionBridge::start(backend, options);
-        if let Err(error) = bridge.heartbeat().await {
-            tracing::debug!(%error, "this node could not say that it is there yet");
+        let core = start::start(backend, options);
+        if let Err(error) = heartbeat::heartbeat(&core).await {
+            tracing::debug!(%error, "this node's first heartbeat failed");
         }
         if auto_cleanup {
-            bridge.start_auto_cleanup(None).await?;
+            cleanup::start(&core, None).await?;
         }
-        Ok(bridge)
+        Ok(SessionBridge::new(core))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, Record, SessionData, SessionId};
 
-/// A session in the hands of a `with_session` handler, which is its only leased writer.
+/// The session of a `with_session` handler, which is its only leased writer.
 ///
 /// Changes are kept here and written when the handler is done, in one step; if it fails, panics,
 /// is dropped or loses its lease nothing is written. A cheap clone; a clone that outlives the
@@ -32,18 +32,18 @@ struct Inner {
 struct State {
     data: SessionData,
     max_age: MaxAge,
-    fate: Fate,
+    phase: Phase,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Phase {
     Open,
     Destroyed,
-    Sealed,
+    Closed,
 }
 
 /// What a handler left behind.
-pub(super) struct Left {
+pub(super) struct HandlerOutcome {
     pub(super) data: SessionData,
     pub(super) max_age: MaxAge,
     pub(super) destroyed: bool,
@@ -51,7 +51,8 @@ pub(super) struct Left {
 
 impl SessionContext {
     pub(super) fn new(record: &Record, lost: CancellationToken) -> Self {
-        let state = State { data: record.data.clone(), max_age: record.max_age, fate: Fate::Open };
+        let state =
+            State { data: record.data.clone(), max_age: record.max_age, phase: Phase::Open };
         Self {
             inner: Arc::new(Inner {
                 session_id: record.session_id,
@@ -63,11 +64,11 @@ impl SessionContext {
     }
 
     /// Takes what the handler left, and refuses changes from now on.
-    pub(super) fn seal(&self) -> Left {
+    pub(super) fn close(&self) -> HandlerOutcome {
         let mut state = self.lock();
-        let destroyed = state.fate == Fate::Destroyed;
-        state.fate = Fate::Sealed;
-        Left { data: state.data.clone(), max_age: state.max_age, destroyed }
+        let destroyed = state.phase == Phase::Destroyed;
+        state.phase = Phase::Closed;
+        HandlerOutcome { data: state.data.clone(), max_age: state.max_age, destroyed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,12 +77,12 @@ impl SessionContext {
 
     fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.lock();
-        match state.fate {
-            Fate::Open => Ok(state),
-            Fate::Destroyed => {
+        match state.phase {
+            Phase::Open => Ok(state),
+            Phase::Destroyed => {
                 Err(Error::new(ErrorKind::SessionEnded, "this handler has destroyed it"))
             }
-            Fate::Sealed => {
+            Phase::Closed => {
                 Err(Error::new(ErrorKind::Committed, "the handler of this context is done"))
             }
         }
@@ -155,7 +156,7 @@ impl SessionContext {
     #[doc(alias = "session = null")]
     pub fn destroy(&self) {
         if let Ok(mut state) = self.open() {
-            state.fate = Fate::Destroyed;
+            state.phase = Phase::Destroyed;
             state.data.clear();
         }
     }
@@ -176,8 +177,8 @@ impl SessionContext {
         Ok(())
     }
 
-    /// Cancelled when the lease is lost: whatever the handler still does, its changes will be
-    /// refused. For `select!` in handlers that take long.
+    /// Cancelled when the lease is lost: the handler may go on, and its changes will
+    /// be refused. For `select!` in handlers that take long.
     pub fn cancellation(&self) -> CancellationToken {
         self.inner.lost.clone()
     }

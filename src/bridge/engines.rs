@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::handle::{Inner, SessionBridge};
 use crate::session::ClientId;
 
 /// A connection that lives this long has a socket, although none was attached: Socket.IO ends
@@ -32,7 +31,7 @@ pub(crate) enum EngineRequest<'a> {
 #[derive(Debug)]
 pub(crate) struct EngineConnection {
     number: u64,
-    bridge: Weak<Inner>,
+    table: Weak<EngineConnections>,
     client: ClientId,
     /// The handshake had no client cookie, so requests that have none either may be its own:
     /// until one carries the cookie that the handshake's answer set.
@@ -40,8 +39,10 @@ pub(crate) struct EngineConnection {
     id: OnceLock<String>,
 }
 
-#[derive(Debug, Default)]
+/// The Engine.IO connections of a node.
+#[derive(Debug)]
 pub(super) struct EngineConnections {
+    limit: usize,
     state: Mutex<State>,
     next: AtomicU64,
 }
@@ -53,6 +54,11 @@ struct State {
 }
 
 impl EngineConnections {
+    /// A table that admits this many connections without a socket.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::default(), next: AtomicU64::new(0) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,30 +67,27 @@ impl EngineConnections {
         let state = self.lock();
         state.pending.len() + state.by_id.len()
     }
-}
 
-impl SessionBridge {
     /// Begins a connection, unless too many wait for their socket.
-    pub(crate) fn begin_engine(
-        &self,
+    pub(super) fn begin(
+        self: &Arc<Self>,
         client: ClientId,
         cookieless: bool,
     ) -> Option<Arc<EngineConnection>> {
-        let engines = &self.inner.engines;
-        let number = engines.next.fetch_add(1, Ordering::Relaxed);
-        let (limit, now) = (self.options().pending_sockets_limit, Instant::now());
-        let mut state = engines.lock();
-        if state.pending.len() >= limit {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.pending.len() >= self.limit {
             state.pending.retain(|_, begun| now.duration_since(*begun) < PENDING);
         }
-        if state.pending.len() >= limit {
+        if state.pending.len() >= self.limit {
             return None;
         }
         state.pending.insert(number, now);
         drop(state);
         Some(Arc::new(EngineConnection {
             number,
-            bridge: Arc::downgrade(&self.inner),
+            table: Arc::downgrade(self),
             client,
             cookieless: AtomicBool::new(cookieless),
             id: OnceLock::new(),
@@ -92,14 +95,14 @@ impl SessionBridge {
     }
 
     /// Whether this is a connection that the layer admitted.
-    pub(crate) fn knows_engine(&self, id: &str) -> bool {
-        self.inner.engines.lock().by_id.contains_key(id)
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.lock().by_id.contains_key(id)
     }
 
     /// Whether a request with this client cookie may name this connection. What is not known here
     /// is Engine.IO's to refuse.
-    pub(crate) fn admits_engine(&self, id: &str, client: Option<ClientId>) -> bool {
-        let engine = self.inner.engines.lock().by_id.get(id).and_then(Weak::upgrade);
+    pub(super) fn admits(&self, id: &str, client: Option<ClientId>) -> bool {
+        let engine = self.lock().by_id.get(id).and_then(Weak::upgrade);
         engine.is_none_or(|engine| engine.is_of(client))
     }
 }
@@ -119,24 +122,24 @@ impl EngineConnection {
     /// Notes the connection's id: from now on requests that name it are checked.
     pub(crate) fn named(self: &Arc<Self>, id: &str) {
         if self.id.set(id.to_owned()).is_ok()
-            && let Some(inner) = self.bridge.upgrade()
+            && let Some(table) = self.table.upgrade()
         {
-            inner.engines.lock().by_id.insert(id.to_owned(), Arc::downgrade(self));
+            table.lock().by_id.insert(id.to_owned(), Arc::downgrade(self));
         }
     }
 
     /// A socket was connected.
     pub(crate) fn connected(&self) {
-        if let Some(inner) = self.bridge.upgrade() {
-            inner.engines.lock().pending.remove(&self.number);
+        if let Some(table) = self.table.upgrade() {
+            table.lock().pending.remove(&self.number);
         }
     }
 }
 
 impl Drop for EngineConnection {
     fn drop(&mut self) {
-        let Some(inner) = self.bridge.upgrade() else { return };
-        let mut state = inner.engines.lock();
+        let Some(table) = self.table.upgrade() else { return };
+        let mut state = table.lock();
         state.pending.remove(&self.number);
         if let Some(id) = self.id.get() {
             state.by_id.remove(id);
@@ -148,39 +151,39 @@ impl Drop for EngineConnection {
 mod tests {
     use super::*;
 
-    async fn bridge(limit: usize) -> SessionBridge {
-        SessionBridge::builder().pending_sockets_limit(limit).build().await.unwrap()
+    fn engines(limit: usize) -> Arc<EngineConnections> {
+        Arc::new(EngineConnections::new(limit))
     }
 
-    #[tokio::test]
-    async fn a_connection_is_reached_with_its_own_client_cookie_only() {
-        let bridge = bridge(10).await;
+    #[test]
+    fn a_connection_is_reached_with_its_own_client_cookie_only() {
+        let engines = engines(10);
         let (client, other) = (ClientId::generate(), ClientId::generate());
-        let engine = bridge.begin_engine(client, false).unwrap();
+        let engine = engines.begin(client, false).unwrap();
         engine.named("one");
-        assert!(bridge.admits_engine("one", Some(client)));
-        assert!(!bridge.admits_engine("one", Some(other)) && !bridge.admits_engine("one", None));
-        assert!(bridge.admits_engine("unknown", None), "Engine.IO refuses it");
+        assert!(engines.admits("one", Some(client)));
+        assert!(!engines.admits("one", Some(other)) && !engines.admits("one", None));
+        assert!(engines.admits("unknown", None), "Engine.IO refuses it");
         drop(engine);
-        assert_eq!(bridge.inner.engines.len(), 0);
+        assert_eq!(engines.len(), 0);
     }
 
-    #[tokio::test]
-    async fn requests_without_cookies_are_let_in_until_the_cookie_was_seen() {
-        let bridge = bridge(10).await;
+    #[test]
+    fn requests_without_cookies_are_let_in_until_the_cookie_was_seen() {
+        let engines = engines(10);
         let client = ClientId::generate();
-        let engine = bridge.begin_engine(client, true).unwrap();
+        let engine = engines.begin(client, true).unwrap();
         engine.named("one");
-        assert!(bridge.admits_engine("one", None));
-        assert!(!bridge.admits_engine("one", Some(ClientId::generate())));
-        assert!(bridge.admits_engine("one", Some(client)));
-        assert!(!bridge.admits_engine("one", None), "a browser keeps its cookies");
+        assert!(engines.admits("one", None));
+        assert!(!engines.admits("one", Some(ClientId::generate())));
+        assert!(engines.admits("one", Some(client)));
+        assert!(!engines.admits("one", None), "a browser keeps its cookies");
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_without_a_socket_are_limited() {
-        let bridge = bridge(2).await;
-        let begin = || bridge.begin_engine(ClientId::generate(), false);
+        let engines = engines(2);
+        let begin = || engines.begin(ClientId::generate(), false);
         let (first, second) = (begin().unwrap(), begin().unwrap());
         assert!(begin().is_none());
         first.connected();
@@ -191,6 +194,6 @@ mod tests {
         tokio::time::advance(PENDING).await;
         assert!(begin().is_some(), "those have sockets of namespaces that attach none");
         drop((first, second, third));
-        assert_eq!(bridge.inner.engines.len(), 0);
+        assert_eq!(engines.len(), 0);
     }
 }

@@ -1,7 +1,8 @@
-//! Events for whoever listens.
+//! The stream of events for listeners.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -9,7 +10,10 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
+use crate::error::Result;
 use crate::session::SessionEvent;
+
+type Item = Result<SessionEvent, Lagged>;
 
 /// This many events were missed: the listener was too slow, or the bridge itself was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,22 +27,58 @@ impl fmt::Display for Lagged {
 
 impl std::error::Error for Lagged {}
 
+/// Where the bridge publishes its events.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// None after a shutdown, which ends all streams.
+    sender: Mutex<Option<broadcast::Sender<Item>>>,
+}
+
+impl Publisher {
+    /// A slow listener may fall this many events behind.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { sender: Mutex::new(Some(broadcast::channel(capacity).0)) }
+    }
+
+    fn sender(&self) -> MutexGuard<'_, Option<broadcast::Sender<Item>>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn subscribe(&self) -> SessionEvents {
+        let receiver = match &*self.sender() {
+            Some(sender) => sender.subscribe(),
+            // An ended stream.
+            None => broadcast::channel(1).1,
+        };
+        SessionEvents { inner: BroadcastStream::new(receiver) }
+    }
+
+    /// Sends an event, or the news of a gap in them, to all listeners.
+    pub(super) fn publish(&self, item: Item) {
+        if let Some(sender) = &*self.sender() {
+            // An error says that there is no listener.
+            let _ = sender.send(item);
+        }
+    }
+
+    /// Ends all streams.
+    pub(super) fn close(&self) {
+        drop(self.sender().take());
+    }
+}
+
 /// The events of a bridge from now on, in order. See
 /// [`events`](crate::SessionBridge::events).
 ///
-/// A [`Stream`]; [`recv`](Self::recv) serves those who do without. It ends when the bridge has
+/// A [`Stream`]; [`recv`](Self::recv) works without that trait. It ends when the bridge has
 /// shut down. A slow reader never slows the bridge: it gets [`Lagged`] with the number of events
 /// it missed, and then goes on with the oldest that is still there.
 #[derive(Debug)]
 pub struct SessionEvents {
-    inner: BroadcastStream<Result<SessionEvent, Lagged>>,
+    inner: BroadcastStream<Item>,
 }
 
 impl SessionEvents {
-    pub(super) fn new(receiver: broadcast::Receiver<Result<SessionEvent, Lagged>>) -> Self {
-        Self { inner: BroadcastStream::new(receiver) }
-    }
-
     /// The next event; `None` after the bridge has shut down.
     ///
     /// Cancel safe: a dropped call loses no event.

@@ -1,4 +1,4 @@
-//! What a request's cookies say, for whoever needs it later in the request or socket.
+//! What a request's cookies say, for later use in the request or by its socket.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,74 +1,41 @@
-//! Which nodes are there.
+//! The node's heartbeat, by which the others know that it is alive.
 
 use std::sync::Weak;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-
-use super::handle::{Inner, SessionBridge};
-use crate::backend::{NodeInfo, NodeStats};
+use super::core::Core;
+use crate::backend::NodeStats;
 use crate::error::Result;
 
-/// How often a node says that it is there.
-const BEAT: Duration = Duration::from_secs(5);
+/// Between two heartbeats.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-impl SessionBridge {
-    /// The nodes that are there now, this one included, by name, each with the figures it gave at
-    /// most a few seconds ago. A node that has stopped is gone at once, one that died after at
-    /// most 15 seconds.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> axum_io_session::Result<()> {
-    /// let bridge = axum_io_session::SessionBridge::builder().node_id("a").build().await?;
-    /// let nodes = bridge.nodes().await?;
-    /// assert_eq!(nodes[0].node.as_str(), "a");
-    /// # bridge.shutdown().await;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the others can't be asked for now.
-    pub async fn nodes(&self) -> Result<Vec<NodeInfo>> {
-        self.inner.backend.nodes().await
-    }
+/// Publishes this node's heartbeat with its figures.
+pub(super) async fn heartbeat(core: &Core) -> Result<()> {
+    core.backend.heartbeat(&node_stats(core)).await
+}
 
-    /// Says that this node is there.
-    pub(super) async fn heartbeat(&self) -> Result<()> {
-        self.inner.backend.heartbeat(&self.inner.figures()).await
+fn node_stats(core: &Core) -> NodeStats {
+    let stats = core.counters.stats(core.sockets.len(), Vec::new());
+    NodeStats {
+        uptime_seconds: core.started.elapsed().as_secs(),
+        sockets: u64::try_from(stats.sockets).unwrap_or(u64::MAX),
+        requests: stats.requests,
+        created: stats.created,
+        commits: stats.commits,
+        leases: stats.leases,
+        events: stats.events,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
-impl Inner {
-    fn figures(&self) -> NodeStats {
-        let stats = self.counters.stats(self.attachments.len(), Vec::new());
-        NodeStats {
-            uptime_seconds: self.started.elapsed().as_secs(),
-            sockets: u64::try_from(stats.sockets).unwrap_or(u64::MAX),
-            requests: stats.requests,
-            created: stats.created,
-            commits: stats.commits,
-            leases: stats.leases,
-            events: stats.events,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-}
-
-/// Says now and then that this node is there, until the bridge closes.
-pub(super) async fn beats(bridge: Weak<Inner>, closing: CancellationToken) {
-    let mut next = Instant::now() + BEAT;
+/// Publishes a heartbeat at each interval, until the bridge is gone.
+pub(super) async fn heartbeat_loop(core: Weak<Core>) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            () = closing.cancelled() => return,
-        }
-        next = Instant::now() + BEAT;
-        let Some(inner) = bridge.upgrade() else { return };
-        if let Err(error) = (SessionBridge { inner }).heartbeat().await {
-            tracing::debug!(%error, "this node could not say that it is there");
+        tokio::time::sleep(INTERVAL).await;
+        let Some(core) = core.upgrade() else { return };
+        if let Err(error) = heartbeat(&core).await {
+            tracing::debug!(%error, "this node's heartbeat failed");
         }
     }
 }

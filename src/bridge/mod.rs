@@ -1,21 +1,29 @@
 //! The bridge: one handle for sessions, from HTTP, sockets and plain code.
 
 mod access;
+mod attach;
+mod attachment;
 mod authority;
 mod builder;
 mod cleanup;
+mod commit;
 mod context;
+mod core;
+mod delivery;
 mod dispatch;
 mod engines;
 mod events;
 mod handle;
 mod handshake;
 mod heartbeat;
+mod lease_guard;
 mod options;
 mod origin;
 mod outage;
 mod own_ends;
+mod reconcile;
 mod sockets;
+mod start;
 mod stats;
 mod unit_of_work;
 mod with_session;
@@ -32,12 +40,13 @@ pub use options::{
 pub use outage::WhenUnavailable;
 pub use stats::Stats;
 
+pub(crate) use attach::AttachmentGuard;
+pub(crate) use attachment::{Attachment, Message, SinkError, SocketSink};
 pub(crate) use engines::{EngineConnection, EngineRequest};
 pub(crate) use options::Options;
 pub(crate) use origin::RequestOrigin;
 pub(crate) use outage::whole_seconds;
 pub(crate) use own_ends::OwnEnds;
-pub(crate) use sockets::{Attachment, AttachmentGuard, SinkError, SocketSink};
 pub(crate) use stats::Anomaly;
-pub(crate) use unit_of_work::{Outcome, Unit, WantsId};
-pub(crate) use with_session::{Call, Ran};
+pub(crate) use unit_of_work::{Outcome, UnitOfWork, WantsId};
+pub(crate) use with_session::{LeaseRequest, LeasedOutcome, run_leased};

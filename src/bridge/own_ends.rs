@@ -1,4 +1,4 @@
-//! Sessions that a request ends by id: its own among them is a logout, not a conflict.
+//! Sessions that a request ends by id: ending its own is a logout, not a conflict.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,8 +72,12 @@ pub(super) fn note(ended: Ended) {
     let _ = OWN_ENDS.try_with(|ends| ends.ended().push(ended));
 }
 
-/// Whether the request that runs here has ended this session. Says so once: what the request
-/// begins afterwards is not ended.
+/// Whether the request that runs here has ended this session.
+pub(super) fn has_ended(record: &Record) -> bool {
+    OWN_ENDS.try_with(|ends| ends.ended().iter().any(|ended| ended.is(record))).unwrap_or(false)
+}
+
+/// [`has_ended`], once: what the request begins afterwards is not ended.
 pub(super) fn take(record: &Record) -> bool {
     OWN_ENDS
         .try_with(|ends| {

@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use super::attach::Attached;
 use super::context::SocketContext;
-use crate::backend::SessionSnapshot;
-use crate::bridge::{AttachmentGuard, Call, Handshake, Ran, SessionContext};
+use crate::bridge::{Handshake, LeaseRequest, LeasedOutcome, SessionContext, run_leased};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record, SessionEvent, SessionId};
 
@@ -107,7 +106,7 @@ pub trait SocketSessionExt<A: Adapter> {
     /// Calls `handler` with each event of the session that this socket may see, one after the
     /// other, until the socket is gone.
     ///
-    /// The handler delays nobody but itself; what it is too slow for (64 events) is dropped,
+    /// The handler delays only itself; what it is too slow for (64 events) is dropped,
     /// logged, and counted in [`Stats::events_missed`](crate::bridge::Stats::events_missed).
     /// Use the socket that it is given: one captured from outside would keep itself in memory.
     ///
@@ -125,7 +124,7 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
     }
 
     fn session_id(&self) -> Option<SessionId> {
-        known(&attached(self).ok()?.guard).map(|known| known.session_id)
+        attached(self).ok()?.guard.session().map(|known| known.session_id)
     }
 
     async fn with_session<F, Fut, R>(&self, handler: F) -> Result<R>
@@ -135,8 +134,8 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
         R: Send,
     {
         match run(self, handler, |_| true).await? {
-            Ran::Done(result) => Ok(result),
-            Ran::Missing => Err(missing()),
+            LeasedOutcome::Done(result) => Ok(result),
+            LeasedOutcome::Missing => Err(missing()),
         }
     }
 
@@ -147,8 +146,8 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
         R: Send,
     {
         match run(self, handler, |_| true).await? {
-            Ran::Done(result) => Ok(result),
-            Ran::Missing => Ok(missing),
+            LeasedOutcome::Done(result) => Ok(result),
+            LeasedOutcome::Missing => Ok(missing),
         }
     }
 
@@ -161,8 +160,8 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
         R: Send,
     {
         match run(self, handler, |_| true).await? {
-            Ran::Done(result) => Ok(result),
-            Ran::Missing => Ok(missing().await),
+            LeasedOutcome::Done(result) => Ok(result),
+            LeasedOutcome::Missing => Ok(missing().await),
         }
     }
 
@@ -174,8 +173,8 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
         E: From<Error> + Send,
     {
         match run(self, handler, Result::is_ok).await.map_err(E::from)? {
-            Ran::Done(result) => result,
-            Ran::Missing => Err(missing().into()),
+            LeasedOutcome::Done(result) => result,
+            LeasedOutcome::Missing => Err(missing().into()),
         }
     }
 
@@ -185,7 +184,7 @@ impl<A: Adapter> SocketSessionExt<A> for Socket<A> {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let Attached { guard, sink } = attached(self)?;
-        guard.bridge().listen(guard.attachment(), move |event| {
+        guard.listen(move |event| {
             let call = sink.socket().map(|socket| handler(socket, event));
             async {
                 if let Some(call) = call {
@@ -212,21 +211,11 @@ fn attached<A: Adapter>(socket: &Socket<A>) -> Result<Attached<A>> {
     Err(Error::new(ErrorKind::NotAttached, advice))
 }
 
-/// The session that the socket may see now.
-fn known(guard: &AttachmentGuard) -> Option<SessionSnapshot> {
-    let attachment = guard.attachment();
-    guard
-        .bridge()
-        .backend()
-        .cached_session(&attachment.client())
-        .filter(|known| attachment.admits_known(known))
-}
-
 async fn run<A, F, Fut>(
     socket: &Socket<A>,
     handler: F,
     keep: impl FnOnce(&Fut::Output) -> bool + Send,
-) -> Result<Ran<Fut::Output>>
+) -> Result<LeasedOutcome<Fut::Output>>
 where
     A: Adapter,
     F: FnOnce(SocketContext<A>) -> Fut + Send,
@@ -238,14 +227,18 @@ where
         return Err(Error::new(ErrorKind::Disconnected, "it has left its namespace"));
     };
     let attachment = guard.attachment();
-    let admits = |record: &Record| {
+    let can_see = |record: &Record| {
         let created = tokio::time::Instant::now().checked_sub(record.age);
-        attachment.admits(record.generation, record.sealed, created)
+        attachment.can_see(record.generation, record.sealed, created)
     };
     let connected = || attachment.sink().is_open();
-    let call = Call { client: attachment.client(), admits: &admits, connected: Some(&connected) };
+    let request = LeaseRequest {
+        client: attachment.client(),
+        can_see: &can_see,
+        connected: Some(&connected),
+    };
     let handler = |context: SessionContext| handler(SocketContext { context, socket });
-    guard.bridge().run_leased(call, handler, keep).await
+    run_leased(guard.core(), request, handler, keep).await
 }
 
 /// A socket's client and session as they are at the time of extraction: for connect, message and

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
 use socketioxide::{SendError, SocketError, SocketIo};
 use tokio::time::Instant;
 
-use crate::bridge::{SinkError, SocketSink};
+use crate::bridge::{Message, SinkError, SocketSink};
 
 /// How long a socket may take from its middleware to being connected.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -80,9 +79,9 @@ impl<A: Adapter> Sink<A> {
 }
 
 impl<A: Adapter> SocketSink for Sink<A> {
-    fn emit(&self, name: &str, payload: &Value) -> Result<(), SinkError> {
+    fn emit(&self, message: &Message) -> Result<(), SinkError> {
         let socket = self.socket().ok_or_else(|| self.presence.unreachable())?;
-        match socket.emit(name, payload) {
+        match socket.emit(message.name.as_str(), &message.payload) {
             Ok(()) => {
                 self.presence.was_connected.store(true, Ordering::Relaxed);
                 Ok(())

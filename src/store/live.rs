@@ -1,6 +1,6 @@
 //! Sessions in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ const PURGE: usize = 8;
 
 /// Sessions in memory: fast, and gone with the process.
 ///
-/// Does not grow without bound even if nobody ever cleans up: each write drops a few records
+/// Does not grow without bound even without cleanups: each write drops a few records
 /// that expired more than a minute ago. A clone is the same store.
 ///
 /// ```
@@ -35,33 +35,82 @@ pub struct LiveStore {
     tables: Arc<Mutex<Tables>>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    session: StoredSession,
+    /// When the purge looks at the record next. A write that prolongs the session does not move
+    /// it, so a busy session costs nothing here.
+    queued: u64,
+}
+
 #[derive(Debug, Default)]
 struct Tables {
-    records: BTreeMap<SessionId, StoredSession>,
+    records: HashMap<SessionId, Entry>,
+    /// The ids of `records`, for pages in their order.
+    ids: BTreeSet<SessionId>,
     clients: HashMap<ClientId, SessionId>,
+    /// One entry for each record, at its `queued`.
     expiry: BTreeSet<(u64, SessionId)>,
 }
 
 impl Tables {
+    /// Writes a record; returns the one before it.
+    fn set(&mut self, id: &SessionId, session: StoredSession) -> Option<StoredSession> {
+        if let Some(client) = session.client_id {
+            self.clients.insert(client, *id);
+        }
+        let expires_at = session.expires_at;
+        let Some(entry) = self.records.get_mut(id) else {
+            self.records.insert(*id, Entry { session, queued: expires_at });
+            self.ids.insert(*id);
+            self.expiry.insert((expires_at, *id));
+            return None;
+        };
+        let old = std::mem::replace(&mut entry.session, session);
+        if let Some(client) = old.client_id.filter(|_| old.client_id != entry.session.client_id)
+            && self.clients.get(&client) == Some(id)
+        {
+            self.clients.remove(&client);
+        }
+        self.queue(id, expires_at);
+        Some(old)
+    }
+
+    /// Brings a record's turn in the purge forward, if it would come too late.
+    fn queue(&mut self, id: &SessionId, expires_at: u64) {
+        let Some(entry) = self.records.get_mut(id).filter(|entry| expires_at < entry.queued) else {
+            return;
+        };
+        self.expiry.remove(&(entry.queued, *id));
+        entry.queued = expires_at;
+        self.expiry.insert((expires_at, *id));
+    }
+
     fn remove(&mut self, id: &SessionId) -> Option<StoredSession> {
-        let record = self.records.remove(id)?;
-        self.expiry.remove(&(record.expires_at, *id));
-        if let Some(client) = &record.client_id
+        let Entry { session, queued } = self.records.remove(id)?;
+        self.ids.remove(id);
+        self.expiry.remove(&(queued, *id));
+        if let Some(client) = &session.client_id
             && self.clients.get(client) == Some(id)
         {
             self.clients.remove(client);
         }
-        Some(record)
+        Some(session)
     }
 
     fn purge(&mut self, now: u64) {
         for _ in 0..PURGE {
-            match self.expiry.first() {
-                Some((at, id)) if at.saturating_add(GRACE_MS) <= now => {
-                    let id = *id;
-                    self.remove(&id);
+            let Some((at, id)) = self.expiry.first().copied() else { return };
+            if at.saturating_add(GRACE_MS) > now {
+                return;
+            }
+            match self.records.get_mut(&id) {
+                Some(entry) if entry.session.expires_at > at => {
+                    entry.queued = entry.session.expires_at;
+                    self.expiry.remove(&(at, id));
+                    self.expiry.insert((entry.queued, id));
                 }
-                _ => return,
+                _ => drop(self.remove(&id)),
             }
         }
     }
@@ -91,19 +140,18 @@ impl LiveStore {
 
 impl SessionStore for LiveStore {
     async fn get(&self, id: &SessionId) -> StoreResult<Option<StoredSession>> {
-        Ok(self.lock().records.get(id).cloned())
+        Ok(self.lock().records.get(id).map(|entry| entry.session.clone()))
     }
 
     async fn set(&self, id: &SessionId, session: StoredSession) -> StoreResult<SetOutcome> {
         let now = now_ms();
-        let mut tables = self.lock();
-        let old = tables.remove(id);
-        tables.purge(now);
-        tables.expiry.insert((session.expires_at, *id));
-        if let Some(client) = session.client_id {
-            tables.clients.insert(client, *id);
-        }
-        tables.records.insert(*id, session);
+        // Dropped after the lock is free again.
+        let old = {
+            let mut tables = self.lock();
+            let old = tables.set(id, session);
+            tables.purge(now);
+            old
+        };
         Ok(match old {
             Some(old) if old.expires_at > now => SetOutcome::Updated,
             _ => SetOutcome::Created,
@@ -116,12 +164,10 @@ impl SessionStore for LiveStore {
 
     async fn touch(&self, id: &SessionId, expires_at: u64, ttl: u64) -> StoreResult<bool> {
         let mut tables = self.lock();
-        let tables = &mut *tables;
-        let Some(record) = tables.records.get_mut(id) else { return Ok(false) };
-        tables.expiry.remove(&(record.expires_at, *id));
-        tables.expiry.insert((expires_at, *id));
-        record.expires_at = expires_at;
-        record.ttl = ttl;
+        let Some(entry) = tables.records.get_mut(id) else { return Ok(false) };
+        entry.session.expires_at = expires_at;
+        entry.session.ttl = ttl;
+        tables.queue(id, expires_at);
         Ok(true)
     }
 
@@ -132,11 +178,12 @@ impl SessionStore for LiveStore {
     ) -> StoreResult<Option<Vec<StoreEntry>>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let tables = self.lock();
-        let page = tables.records.range((from, Bound::Unbounded)).take(limit);
-        Ok(Some(
-            page.map(|(id, record)| StoreEntry { id: *id, expires_at: record.expires_at })
-                .collect(),
-        ))
+        let page = tables.ids.range((from, Bound::Unbounded)).take(limit);
+        let entry = |id: &SessionId| {
+            let expires_at = tables.records.get(id)?.session.expires_at;
+            Some(StoreEntry { id: *id, expires_at })
+        };
+        Ok(Some(page.filter_map(entry).collect()))
     }
 
     async fn find_by_client(&self, client: &ClientId) -> StoreResult<Option<SessionId>> {
@@ -156,6 +203,22 @@ mod tests {
             store.set(&SessionId::generate(), long_ago).await.unwrap();
             assert!(store.len() <= 2, "{} records after {n} writes", store.len());
         }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_prolonged_outlives_its_first_end_and_a_shortened_one_does_not() {
+        let store = LiveStore::new();
+        let (long, short) = (SessionId::generate(), SessionId::generate());
+        store.set(&long, StoredSession::new("{}", 1, 1)).await.unwrap();
+        store.set(&short, StoredSession::new("{}", u64::MAX, 1)).await.unwrap();
+        store.set(&long, StoredSession::new("{}", u64::MAX, 1)).await.unwrap();
+        store.touch(&short, 1, 1).await.unwrap();
+        let other = SessionId::generate();
+        store.set(&other, StoredSession::new("{}", u64::MAX, 1)).await.unwrap();
+        assert!(store.get(&long).await.unwrap().is_some());
+        assert!(store.get(&short).await.unwrap().is_none());
+        assert_eq!(store.len(), 2);
+        assert_eq!(store.lock().expiry.len(), 2);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub mod conformance;
 #[cfg(feature = "file-store")]
 mod file;
 mod live;
+mod text;
 
 use std::future::Future;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +22,7 @@ use crate::session::{ClientId, Generation, MaxAge, SessionId};
 #[cfg(feature = "file-store")]
 pub use file::FileStore;
 pub use live::LiveStore;
+pub use text::SessionText;
 
 /// Milliseconds since the Unix epoch, as records count them.
 pub(crate) fn now_ms() -> u64 {
@@ -35,7 +37,7 @@ pub(crate) fn now_ms() -> u64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredSession {
     /// The data as JSON text. A text that is no JSON object ends the session when it is read.
-    pub session: String,
+    pub session: SessionText,
     /// When it expires: milliseconds since the Unix epoch. Missing counts as expired.
     #[serde(default)]
     pub expires_at: u64,
@@ -77,7 +79,7 @@ pub struct StoredPreviousId {
 
 impl StoredSession {
     /// A record with data, expiry and time to live; the rest has its defaults.
-    pub fn new(session: impl Into<String>, expires_at: u64, ttl: u64) -> Self {
+    pub fn new(session: impl Into<SessionText>, expires_at: u64, ttl: u64) -> Self {
         Self {
             session: session.into(),
             expires_at,

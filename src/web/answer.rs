@@ -1,5 +1,6 @@
 //! The answer to a request: the commit, and what it does about cookies and caches.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::session::{ClientId, MaxAge, Record, Renewal};
 /// What a response does about the session cookie.
 enum Plan {
     /// Sends it.
-    Set(Box<Record>),
+    Set(Arc<Record>),
     /// Clears it, for this request ended the session.
     Clear,
     /// Leaves it as it is.

@@ -12,8 +12,8 @@
 //!     let visits = session.update(|data| {
 //!         let visits = data.get::<u64>("visits")?.unwrap_or(0) + 1;
 //!         data.insert("visits", visits)?;
-//!         axum_io_session::Result::Ok(visits)
-//!     }).await??;
+//!         Ok(visits)
+//!     }).await?;
 //!     Ok(format!("{visits} visits"))
 //! }
 //!

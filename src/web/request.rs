@@ -10,7 +10,7 @@ use super::cookies::Incoming;
 use super::session::Session;
 use crate::backend::Loaded;
 use crate::bridge::{
-    Anomaly, EngineConnection, Handshake, OwnEnds, SessionBridge, Unit, WhenUnavailable,
+    Anomaly, EngineConnection, Handshake, OwnEnds, SessionBridge, UnitOfWork, WhenUnavailable,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, SessionId};
@@ -157,7 +157,7 @@ impl RequestState {
         let session =
             |client, unit, cookie| Ok(Session::new(self.bridge.clone(), client, unit, cookie));
         if self.presented.is_empty() {
-            return session(client, Unit::default(), None);
+            return session(client, UnitOfWork::default(), None);
         }
         if let Some(error) = &self.unreachable {
             return Err(error.without_source());
@@ -174,17 +174,17 @@ impl RequestState {
                 let cookies = self.incoming.sessions.iter().map(|session| session.value);
                 let cookie = cookies.into_iter().find(|cookie| record.opens_by(&cookie.id));
                 let holds = cookie.map_or(record.session_id, |cookie| cookie.id);
-                session(owner, Unit::new(record, holds), cookie)
+                session(owner, UnitOfWork::new(Arc::new(record), holds), cookie)
             }
             Loaded::Missing { superseded: true } => {
                 self.bridge.anomaly(Anomaly::SupersededSession);
                 // The browser may have another one by now.
                 self.client().send = Send::Never;
-                session(client, Unit::superseded(), None)
+                session(client, UnitOfWork::superseded(), None)
             }
             Loaded::Missing { superseded: false } => {
                 self.bridge.anomaly(Anomaly::UnknownSession);
-                session(client, Unit::default(), None)
+                session(client, UnitOfWork::default(), None)
             }
         }
     }

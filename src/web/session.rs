@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::cookies::SessionCookie;
-use crate::bridge::{SessionBridge, Unit, WantsId};
+use crate::bridge::{SessionBridge, UnitOfWork, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, SessionData, SessionId};
 
@@ -50,7 +50,7 @@ struct Inner {
 
 struct State {
     client: ClientId,
-    unit: Unit,
+    unit: UnitOfWork,
     cookie: CookieAction,
     /// When the record was written whose cookie is to be sent.
     written: Option<Instant>,
@@ -64,7 +64,7 @@ impl Session {
     pub(super) fn new(
         bridge: SessionBridge,
         client: ClientId,
-        unit: Unit,
+        unit: UnitOfWork,
         cookie: Option<SessionCookie>,
     ) -> Self {
         Self::make(bridge, client, unit, cookie, false)
@@ -72,13 +72,13 @@ impl Session {
 
     /// Stands for a session that could not be loaded: empty, and for reading only.
     pub(super) fn unavailable(bridge: SessionBridge, client: ClientId) -> Self {
-        Self::make(bridge, client, Unit::default(), None, true)
+        Self::make(bridge, client, UnitOfWork::default(), None, true)
     }
 
     fn make(
         bridge: SessionBridge,
         client: ClientId,
-        unit: Unit,
+        unit: UnitOfWork,
         cookie: Option<SessionCookie>,
         unavailable: bool,
     ) -> Self {
@@ -321,8 +321,9 @@ impl Session {
     /// `with_session` of this session runs on any node: for values that depend on their old
     /// ones.
     ///
-    /// Changes that the request made before are applied first and written with it. What the
-    /// closure changed is written whatever it returns: look before you change.
+    /// Changes that the request made before are applied first and written with it. An error of
+    /// the closure means that nothing is written; it is returned, and what the request changed
+    /// before is still committed at its end. For errors of your own: [`try_update`](Self::try_update).
     ///
     /// Cancel safe: if the future is dropped the change is written whole or not at all.
     ///
@@ -331,22 +332,66 @@ impl Session {
     /// let count = session.update(|data| {
     ///     let count = data.get::<u64>("count")?.unwrap_or(0) + 1;
     ///     data.insert("count", count)?;
-    ///     axum_io_session::Result::Ok(count)
-    /// }).await??;
+    ///     Ok(count)
+    /// }).await?;
+    /// # let _ = count;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`WaitTimeout`](ErrorKind::WaitTimeout) or [`Busy`](ErrorKind::Busy) if the turn did not
-    /// come, [`Reentrant`](ErrorKind::Reentrant) inside a `with_session` of this session, and
-    /// those of [`save`](Self::save).
-    pub async fn update<R>(&self, change: impl FnOnce(&mut SessionData) -> R) -> Result<R> {
+    /// The closure's own, [`WaitTimeout`](ErrorKind::WaitTimeout) or [`Busy`](ErrorKind::Busy) if
+    /// the turn did not come, [`Reentrant`](ErrorKind::Reentrant) inside a `with_session` of this
+    /// session, and those of [`save`](Self::save).
+    pub async fn update<R>(&self, change: impl FnOnce(&mut SessionData) -> Result<R>) -> Result<R> {
+        self.try_update(change).await
+    }
+
+    /// [`update`](Self::update) for a closure with an error type of its own.
+    ///
+    /// ```
+    /// #[derive(Debug)]
+    /// enum Refusal {
+    ///     SoldOut,
+    ///     Session(axum_io_session::Error),
+    /// }
+    ///
+    /// impl From<axum_io_session::Error> for Refusal {
+    ///     fn from(error: axum_io_session::Error) -> Self {
+    ///         Self::Session(error)
+    ///     }
+    /// }
+    ///
+    /// # async fn handler(session: axum_io_session::Session) -> Result<(), Refusal> {
+    /// session.try_update(|data| match data.get::<u64>("left")? {
+    ///     Some(left) if left > 0 => Ok(data.insert("left", left - 1)?),
+    ///     _ => Err(Refusal::SoldOut),
+    /// }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The closure's own, and those of [`update`](Self::update) by `From`.
+    pub async fn try_update<R, E: From<Error>>(
+        &self,
+        change: impl FnOnce(&mut SessionData) -> Result<R, E>,
+    ) -> Result<R, E> {
         let _writing = self.inner.writing.lock().await;
         let (client, snapshot) = {
             let state = self.open()?;
             (state.client, state.unit.clone())
         };
+        // The closure's own error must not be taken for one of the write.
+        let mut refusal = None;
+        let change = |data: &mut SessionData| {
+            change(data).map_err(|error| {
+                refusal = Some(error);
+                Error::new(ErrorKind::Handler, "the closure of an update failed")
+            })
+        };
         let updated = self.inner.bridge.update_unit(client, &snapshot, change).await;
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         let (result, unit, outcome) = self.judged(updated)?;
         self.settle(&snapshot, unit, outcome);
         Ok(result)

@@ -47,7 +47,7 @@ fn ending(bridge: &SessionBridge) -> Router {
         end(&inside, &way, &id).await?;
         match what.as_str() {
             "after" => drop(session.insert("new", 1)?),
-            "update" => drop(session.update(|data| data.insert("new", 1)).await??),
+            "update" => drop(session.update(|data| data.insert("new", 1)).await?),
             _ => {}
         }
         Ok::<_, Error>(())

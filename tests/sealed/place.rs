@@ -162,7 +162,7 @@ async fn act(session: &Session, what: &str, body: &str) -> Result<String> {
         "merge" => apply(session, body)?,
         "update" => {
             let data: Map = SessionData::from_json(body)?.as_map().clone();
-            session.update(|now| now.as_map_mut().extend(data)).await?;
+            session.update(|now| Ok(now.as_map_mut().extend(data))).await?;
         }
         "replace" => session.replace(SessionData::from_json(body)?)?,
         "login" => {
@@ -173,7 +173,7 @@ async fn act(session: &Session, what: &str, body: &str) -> Result<String> {
         "rotate-and-update" => {
             session.rotate()?;
             let data: Map = SessionData::from_json(body)?.as_map().clone();
-            session.update(|now| now.as_map_mut().extend(data)).await?;
+            session.update(|now| Ok(now.as_map_mut().extend(data))).await?;
         }
         "seal" => session.seal()?,
         "renew-id" => {

@@ -130,7 +130,7 @@ async fn increment(session: Session) -> Result<String> {
             let n = data.get::<i64>("n")?.unwrap_or(0) + 1;
             data.insert("n", n)
         })
-        .await??;
+        .await?;
     Ok(show(&session))
 }
 

@@ -1,6 +1,8 @@
-//! The mapping between clients and sessions, and what hangs on each client.
+//! The mapping between clients and sessions, and what belongs to each client.
 
 use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +12,10 @@ use crate::backend::SessionSnapshot;
 use crate::backend::lease_queue::LeaseQueue;
 use crate::session::{ClientId, Generation, Record, SessionId};
 
+/// Clients and sessions are spread over this many tables each, so that no lock is held by many at
+/// once.
+const SHARDS: usize = 32;
+
 /// What belongs to one client.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -18,118 +24,180 @@ pub(super) struct Slot {
     /// their events in that order.
     pub(super) op: tokio::sync::Mutex<()>,
     pub(super) lease: LeaseQueue,
-    pub(super) watchers: AtomicUsize,
+    watchers: AtomicUsize,
+    current: Mutex<Option<Current>>,
+    /// Uses under way. Grows under the lock of the slot's shard only.
+    users: AtomicUsize,
 }
 
 /// A client's live session.
-#[derive(Debug, Clone)]
-pub(super) struct Current {
-    pub(super) session_id: SessionId,
-    pub(super) generation: Generation,
-    pub(super) sealed: bool,
-    pub(super) created: Instant,
-    pub(super) version: u64,
+#[derive(Debug)]
+struct Current {
+    session_id: SessionId,
+    generation: Generation,
+    sealed: bool,
+    created: Instant,
+    version: u64,
     /// The ids it had before: a cookie with one of them leads here.
     previous: Arc<[SessionId]>,
-    pub(super) deadline: Instant,
+    deadline: Instant,
     /// The entry of the deadline queue that is this session's; others are stale.
-    pub(super) queued: Option<Instant>,
+    queued: Option<Instant>,
 }
 
 impl Current {
     fn ids(&self) -> impl Iterator<Item = &SessionId> {
         std::iter::once(&self.session_id).chain(self.previous.iter())
     }
+
+    fn names(&self) -> Mapped {
+        Mapped { session_id: self.session_id, generation: self.generation }
+    }
 }
 
+/// Which session a client has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mapped {
+    pub(super) session_id: SessionId,
+    pub(super) generation: Generation,
+}
+
+impl Slot {
+    fn new(client: ClientId) -> Self {
+        Self {
+            client,
+            op: tokio::sync::Mutex::new(()),
+            lease: LeaseQueue::default(),
+            watchers: AtomicUsize::new(0),
+            current: Mutex::new(None),
+            users: AtomicUsize::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Current>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client's session as it is mapped.
+    pub(super) fn current(&self) -> Option<Mapped> {
+        self.lock().as_ref().map(Current::names)
+    }
+
+    fn snapshot(&self) -> Option<SessionSnapshot> {
+        let current = self.lock();
+        let current = current.as_ref().filter(|current| current.deadline > Instant::now())?;
+        Some(SessionSnapshot {
+            session_id: current.session_id,
+            generation: current.generation,
+            sealed: current.sealed,
+            created: current.created,
+            version: current.version,
+        })
+    }
+
+    /// Nothing depends on it but those who hold it.
+    fn is_idle(&self) -> bool {
+        self.watchers.load(Ordering::SeqCst) == 0 && self.lock().is_none() && self.lease.is_idle()
+    }
+}
+
+/// A table in parts.
 #[derive(Debug)]
-struct Entry {
-    slot: Arc<Slot>,
-    current: Option<Current>,
+struct Sharded<K, V> {
+    shards: [Mutex<HashMap<K, V>>; SHARDS],
+    hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
-struct Maps {
-    clients: HashMap<ClientId, Entry>,
-    sessions: HashMap<SessionId, ClientId>,
+impl<K, V> Default for Sharded<K, V> {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    }
+}
+
+impl<K: Hash + Eq, V> Sharded<K, V> {
+    fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
+        // The remainder is below the number of shards on every platform.
+        let at = self.hasher.hash_one(key) % SHARDS as u64;
+        let at = usize::try_from(at).unwrap_or_default();
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn len(&self) -> usize {
+        let len = |shard: &Mutex<HashMap<K, V>>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.shards.iter().map(len).sum()
+    }
 }
 
 /// All clients with a live session, a lease, a watcher or an operation under way.
+///
+/// A slot's own lock is taken inside a shard's or alone; no shard's lock is taken inside a slot's.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    maps: Mutex<Maps>,
+    clients: Sharded<ClientId, Arc<Slot>>,
+    sessions: Sharded<SessionId, Arc<Slot>>,
 }
 
 impl Slots {
-    fn lock(&self) -> MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn watch(&self, client: &ClientId) {
-        self.slot(client).watchers.fetch_add(1, Ordering::Relaxed);
+        self.slot(client).watchers.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn unwatch(&self, client: &ClientId) {
-        self.slot(client).watchers.fetch_sub(1, Ordering::Relaxed);
+        self.slot(client).watchers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The client's slot, made if absent, and dropped with the last use of an idle one.
     pub(super) fn slot(&self, client: &ClientId) -> SlotRef<'_> {
-        let mut maps = self.lock();
-        let entry = maps.clients.entry(*client).or_insert_with(|| Entry {
-            slot: Arc::new(Slot {
-                client: *client,
-                op: tokio::sync::Mutex::new(()),
-                lease: LeaseQueue::default(),
-                watchers: AtomicUsize::new(0),
-            }),
-            current: None,
-        });
-        SlotRef { slots: self, slot: Some(entry.slot.clone()) }
+        let mut shard = self.clients.shard(client);
+        let slot = shard.entry(*client).or_insert_with(|| Arc::new(Slot::new(*client)));
+        slot.users.fetch_add(1, Ordering::SeqCst);
+        SlotRef { slots: self, slot: slot.clone() }
     }
 
-    pub(super) fn current(&self, client: &ClientId) -> Option<Current> {
-        self.lock().clients.get(client).and_then(|entry| entry.current.clone())
+    /// The client's session as it is known.
+    pub(super) fn snapshot(&self, client: &ClientId) -> Option<SessionSnapshot> {
+        self.clients.shard(client).get(client)?.snapshot()
     }
 
+    /// The client that a session's id, or an earlier one, leads to.
     pub(super) fn client_of(&self, session: &SessionId) -> Option<ClientId> {
-        self.lock().sessions.get(session).copied()
+        self.sessions.shard(session).get(session).map(|slot| slot.client)
     }
 
-    pub(super) fn known(&self, client: &ClientId) -> Option<SessionSnapshot> {
-        self.current(client).filter(|current| current.deadline > Instant::now()).map(|current| {
-            SessionSnapshot {
-                session_id: current.session_id,
-                generation: current.generation,
-                sealed: current.sealed,
-                created: current.created,
-                version: current.version,
-            }
-        })
+    /// The client whose session has this id now, and its generation.
+    pub(super) fn owner(&self, session: &SessionId) -> Option<(ClientId, Generation)> {
+        let shard = self.sessions.shard(session);
+        let slot = shard.get(session)?;
+        let current = slot.current().filter(|current| current.session_id == *session)?;
+        Some((slot.client, current.generation))
     }
 
     /// Maps the slot's client to this record's session, and returns the deadline to queue if the
-    /// queued one comes too late.
+    /// queued one comes too late. Only the holder of `op` calls it.
     pub(super) fn map(&self, slot: &SlotRef<'_>, record: &Record) -> Option<Instant> {
         let now = Instant::now();
         let deadline = now + record.remaining;
-        let mut maps = self.lock();
-        let maps = &mut *maps;
-        let entry = maps.clients.get_mut(&slot.client)?;
-        let old = entry.current.take();
+        let mut mapped = slot.lock();
+        if let Some(current) = mapped.as_mut()
+            && current.session_id == record.session_id
+            && current.generation == record.generation
+        {
+            current.sealed = record.sealed;
+            current.version = record.version;
+            current.deadline = deadline;
+            let queued = current.queued.filter(|at| *at <= deadline);
+            current.queued = Some(queued.unwrap_or(deadline));
+            return queued.is_none().then_some(deadline);
+        }
+        let old = mapped.take();
         let previous = match &old {
             Some(old) if old.session_id == record.session_id => old.previous.clone(),
             _ => record.previous.iter().map(|old| old.session_id).collect(),
         };
-        if let Some(old) = &old
-            && old.session_id != record.session_id
-        {
-            for id in old.ids() {
-                maps.sessions.remove(id);
-            }
-        }
-        let same = old.filter(|old| old.generation == record.generation);
-        let queued = same.as_ref().and_then(|old| old.queued).filter(|at| *at <= deadline);
+        let same = old.as_ref().filter(|old| old.generation == record.generation);
+        let queued = same.and_then(|old| old.queued).filter(|at| *at <= deadline);
         let current = Current {
             session_id: record.session_id,
             generation: record.generation,
@@ -141,29 +209,43 @@ impl Slots {
             deadline,
             queued: Some(queued.unwrap_or(deadline)),
         };
-        for id in current.ids() {
-            maps.sessions.insert(*id, slot.client);
+        let ids: Vec<SessionId> = current.ids().copied().collect();
+        *mapped = Some(current);
+        drop(mapped);
+        // New ids first: an id that stays is found at every moment.
+        for id in &ids {
+            self.sessions.shard(id).insert(*id, slot.slot.clone());
         }
-        entry.current = Some(current);
+        for id in old.iter().flat_map(Current::ids).filter(|id| !ids.contains(id)) {
+            self.forget(slot, id);
+        }
         queued.is_none().then_some(deadline)
     }
 
-    /// Ends the mapping of the slot's client and returns what it was.
-    pub(super) fn unmap(&self, slot: &SlotRef<'_>) -> Option<Current> {
-        let mut maps = self.lock();
-        let maps = &mut *maps;
-        let current = maps.clients.get_mut(&slot.client)?.current.take()?;
+    /// Ends the mapping of the slot's client and returns what it was. Only the holder of `op` calls
+    /// it.
+    pub(super) fn unmap(&self, slot: &SlotRef<'_>) -> Option<Mapped> {
+        let current = slot.lock().take()?;
         for id in current.ids() {
-            maps.sessions.remove(id);
+            self.forget(slot, id);
         }
-        Some(current)
+        Some(current.names())
+    }
+
+    /// Takes an id away from the slot, unless it leads to another one by now.
+    fn forget(&self, slot: &SlotRef<'_>, id: &SessionId) {
+        if let Entry::Occupied(entry) = self.sessions.shard(id).entry(*id)
+            && Arc::ptr_eq(entry.get(), &slot.slot)
+        {
+            entry.remove();
+        }
     }
 
     /// What to do about an entry of the deadline queue.
     pub(super) fn due(&self, client: &ClientId, at: Instant, now: Instant) -> Due {
-        let mut maps = self.lock();
-        let current = maps.clients.get_mut(client).and_then(|entry| entry.current.as_mut());
-        match current {
+        let shard = self.clients.shard(client);
+        let Some(slot) = shard.get(client) else { return Due::Stale };
+        let due = match slot.lock().as_mut() {
             Some(current) if current.queued == Some(at) => {
                 if current.deadline > now {
                     current.queued = Some(current.deadline);
@@ -174,13 +256,13 @@ impl Slots {
                 }
             }
             _ => Due::Stale,
-        }
+        };
+        due
     }
 
     /// Queues a session's end once more.
-    pub(super) fn requeue(&self, client: &ClientId, at: Instant) -> bool {
-        let mut maps = self.lock();
-        match maps.clients.get_mut(client).and_then(|entry| entry.current.as_mut()) {
+    pub(super) fn requeue(&self, slot: &SlotRef<'_>, at: Instant) -> bool {
+        match slot.lock().as_mut() {
             Some(current) if current.queued.is_none() => {
                 current.queued = Some(at);
                 true
@@ -189,9 +271,9 @@ impl Slots {
         }
     }
 
+    /// How many clients and ids of sessions there are.
     pub(super) fn sizes(&self) -> (usize, usize) {
-        let maps = self.lock();
-        (maps.clients.len(), maps.sessions.len())
+        (self.clients.len(), self.sessions.len())
     }
 }
 
@@ -206,30 +288,26 @@ pub(super) enum Due {
 /// A use of a slot.
 pub(super) struct SlotRef<'a> {
     slots: &'a Slots,
-    slot: Option<Arc<Slot>>,
+    slot: Arc<Slot>,
 }
 
 impl std::ops::Deref for SlotRef<'_> {
     type Target = Slot;
     fn deref(&self) -> &Slot {
-        // Taken in `drop` only.
-        match &self.slot {
-            Some(slot) => slot,
-            None => unreachable!("a slot is there until its use is dropped"),
-        }
+        &self.slot
     }
 }
 
 impl Drop for SlotRef<'_> {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let mut maps = self.slots.lock();
-        // Two: this one and the table's. New ones come from the table, whose lock is held.
-        let unused = Arc::strong_count(&slot) == 2
-            && slot.watchers.load(Ordering::Relaxed) == 0
-            && slot.lease.is_idle();
-        if unused && maps.clients.get(&slot.client).is_some_and(|entry| entry.current.is_none()) {
-            maps.clients.remove(&slot.client);
+        // The last use looks, after it has left: of two that end at once one sees both gone.
+        if self.slot.users.fetch_sub(1, Ordering::SeqCst) > 1 || !self.slot.is_idle() {
+            return;
+        }
+        let mut shard = self.slots.clients.shard(&self.slot.client);
+        let same = shard.get(&self.slot.client).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot));
+        if same && self.slot.users.load(Ordering::SeqCst) == 0 && self.slot.is_idle() {
+            shard.remove(&self.slot.client);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::session::{ClientId, Generation, PreviousId, Record, SessionData, SessionId};
-use crate::store::{StoredPreviousId, StoredSession};
+use crate::session::{ClientId, Generation, PreviousId, Record, SessionId};
+use crate::store::{SessionText, StoredPreviousId, StoredSession};
 
 /// What a stored session turns out to be.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ pub(super) fn decode(
     if stored.expires_at <= now {
         return Decoded::Expired;
     }
-    let data = match SessionData::from_json(&stored.session) {
+    let data = match stored.session.decode() {
         Ok(data) => data,
         Err(error) => return Decoded::Corrupt(error),
     };
-    // A record of somebody else's making may lack the time of its creation.
+    // A record that an application made may lack the time of its creation.
     let created = match stored.created_at {
         0 => stored.expires_at.saturating_sub(stored.ttl),
         created => created,
@@ -61,7 +61,7 @@ fn previous(stored: &StoredPreviousId, now: u64) -> PreviousId {
 /// The stored form of a record whose time to live begins `now`.
 pub(super) fn encode(record: &Record, max_payload: usize, now: u64) -> Result<StoredSession> {
     let mut stored = StoredSession::new(
-        record.data.encode(max_payload)?,
+        SessionText::encode(&record.data, max_payload)?,
         now.saturating_add(millis(record.remaining)),
         millis(record.ttl),
     );
@@ -86,7 +86,7 @@ fn stored_previous(old: &PreviousId, now: u64) -> StoredPreviousId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::MaxAge;
+    use crate::session::{MaxAge, SessionData};
     use crate::store::now_ms;
     use proptest::prelude::*;
 

@@ -1,17 +1,19 @@
-//! A backend over any [`SessionStore`], for one node: mapping, leases and events in process.
+//! A backend over any [`SessionStore`], for one node: mapping, leases and events in the process.
 
 mod clients;
 mod codec;
-mod deadlines;
 mod expiry;
 mod sessions;
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,38 +27,37 @@ use crate::backend::on_drop::Undo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
 use crate::store::SessionStore;
-use sessions::Shared;
+use sessions::Sessions;
 
 /// How long a shutdown waits for operations that run.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+const OPERATION_LIMIT: Duration = Duration::from_secs(30);
 
 /// A backend over any [`SessionStore`], for one node.
 ///
-/// Changes of one client happen one after the other, each in a task of its own, so that a caller
-/// that goes away leaves no half-done change behind.
+/// Changes of one client happen one after the other, and one that has begun is finished, also if
+/// its caller goes away.
 pub struct LocalBackend<S> {
-    shared: Arc<Shared<S>>,
-    /// What this node said of itself last.
-    said: Mutex<Option<(NodeStats, Instant)>>,
+    sessions: Arc<Sessions<S>>,
+    last_heartbeat: Mutex<Option<(NodeStats, Instant)>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl<S: SessionStore> LocalBackend<S> {
-    /// A backend over this store. Starts one task, which tells ends on time, and so has to be
+    /// A backend over this store. Starts one task, which ends sessions on time, and so has to be
     /// called inside a tokio runtime.
     pub fn new(store: S, config: BackendConfig) -> Self {
-        let shared = Arc::new(Shared::new(store, config));
+        let sessions = Arc::new(Sessions::new(store, config));
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
-        let (timer, stop) = (shared.clone(), closing.clone());
+        let (timer, stop) = (sessions.clone(), closing.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = timer.tell_ends() => {}
+                () = expiry::expiry_loop(&timer) => {}
                 () = stop.cancelled() => {}
             }
         });
-        Self { shared, said: Mutex::new(None), tasks, closing }
+        Self { sessions, last_heartbeat: Mutex::new(None), tasks, closing }
     }
 
     fn open(&self) -> Result<()> {
@@ -66,17 +67,36 @@ impl<S: SessionStore> LocalBackend<S> {
         Ok(())
     }
 
-    /// Runs a change to its end even if the caller goes away.
-    async fn whole<T, F>(&self, change: impl FnOnce(Arc<Shared<S>>) -> F) -> Result<T>
+    /// Runs a change to its end even if the caller goes away. What a store does without waiting is
+    /// done at once, in the caller's task; the rest is left to a task of its own.
+    async fn run_to_completion<T, F>(&self, change: impl FnOnce(Arc<Sessions<S>>) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        // Before `closing` is read: a shutdown that begins in between waits for this one.
+        let running = self.tasks.token();
         self.open()?;
-        let task = self.tasks.spawn(change(self.shared.clone()));
-        task.await
-            .unwrap_or_else(|error| Err(Error::store("the store panicked; see the cause", error)))
+        let change = AssertUnwindSafe(change(self.sessions.clone())).catch_unwind();
+        let mut change = Box::pin(async {
+            let _running = running;
+            change.await.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        });
+        // Once: between two polls a caller that goes away would leave it half done, and one that
+        // does not poll would hold up others.
+        if let Some(result) = change.as_mut().now_or_never() {
+            return result;
+        }
+        let task = self.tasks.spawn(change);
+        task.await.unwrap_or_else(|error| Err(Error::store("the store's task was ended", error)))
     }
+}
+
+/// The error of a store that panicked.
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::store("the store panicked; see the cause", text)
 }
 
 fn closed() -> Error {
@@ -99,67 +119,72 @@ impl<S> Drop for LocalBackend<S> {
 #[async_trait]
 impl<S: SessionStore> Backend for LocalBackend<S> {
     fn node(&self) -> &NodeId {
-        &self.shared.config.node
+        &self.sessions.config.node
     }
 
-    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
+    async fn load(&self, ids: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         self.open()?;
-        let Some(first) = sessions.first() else {
+        let Some(first) = ids.first() else {
             return Ok(Loaded::Missing { superseded: false });
         };
-        if let Some(record) = self.shared.peek(first).await? {
+        if let Some(record) = self.sessions.peek(first).await? {
             return Ok(Loaded::Found(record));
         }
-        let (sessions, hint) = (sessions.to_vec(), hint.copied());
-        self.whole(move |shared| async move { shared.load(&sessions, hint).await }).await
+        let (ids, hint) = (ids.to_vec(), hint.copied());
+        self.run_to_completion(move |sessions| async move { sessions.load(&ids, hint).await }).await
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
-        self.whole(move |shared| async move { shared.create(create).await }).await
+        self.run_to_completion(move |sessions| async move { sessions.create(create).await }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.whole(move |shared| async move { shared.commit(commit).await }).await
+        self.run_to_completion(move |sessions| async move { sessions.commit(commit).await }).await
     }
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {
         let client = *client;
-        self.whole(move |shared| async move { shared.touch(client, generation).await }).await
+        self.run_to_completion(
+            move |sessions| async move { sessions.touch(client, generation).await },
+        )
+        .await
     }
 
     async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
-        self.whole(move |shared| async move { shared.destroy(target).await }).await
+        self.run_to_completion(move |sessions| async move { sessions.destroy(target).await }).await
     }
 
     async fn acquire(&self, client: &ClientId, wait: Duration) -> Result<Acquired> {
         self.open()?;
-        let config = &self.shared.config;
+        let config = &self.sessions.config;
         // Kept over the wait, so that the queue stays in the table.
-        let slot = self.shared.slots.slot(client);
+        let slot = self.sessions.slots.slot(client);
         let lease = tokio::select! {
             lease = slot.lease.acquire(config.lease_duration, wait, config.lease_queue_limit) => lease?,
             () = self.closing.cancelled() => return Err(closed()),
         };
-        let mut granted = Granted { backend: self, client, lease: Some(lease) };
+        let undo = Undo::new(|| slot.lease.release(lease, config.lease_duration));
         let owner = *client;
-        let record =
-            self.whole(move |shared| async move { shared.live_record(owner).await }).await?;
-        granted.lease = None;
+        let read = self
+            .run_to_completion(move |sessions| async move { sessions.live_record(owner).await });
+        let record = read.await?;
+        undo.finished();
         Ok(Acquired { lease, length: config.lease_duration, record })
     }
 
     async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        Ok(self.shared.slots.slot(client).lease.renew(lease, self.shared.config.lease_duration))
+        Ok(self.sessions.slots.slot(client).lease.renew(lease, self.sessions.config.lease_duration))
     }
 
     fn release(&self, client: &ClientId, lease: LeaseToken) {
-        self.shared.slots.slot(client).lease.release(lease, self.shared.config.lease_duration);
+        self.sessions.slots.slot(client).lease.release(lease, self.sessions.config.lease_duration);
     }
 
     async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
         let client = *client;
-        let record =
-            self.whole(move |shared| async move { shared.live_record(client).await }).await?;
+        let record = self
+            .run_to_completion(move |sessions| async move { sessions.live_record(client).await })
+            .await?;
         Ok(record.map(|record| record.session_id))
     }
 
@@ -171,7 +196,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     }
 
     fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot> {
-        self.shared.slots.known(client)
+        self.sessions.slots.snapshot(client)
     }
 
     fn is_local(&self) -> bool {
@@ -181,101 +206,93 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
         let client = *client;
-        let slots = &self.shared.slots;
+        let slots = &self.sessions.slots;
         slots.watch(&client);
         let undo = Undo::new(|| slots.unwatch(&client));
-        let read = self.whole(move |shared| async move { shared.live_record(client).await });
+        let read = self
+            .run_to_completion(move |sessions| async move { sessions.live_record(client).await });
         let record = read.await?;
         undo.finished();
         Ok(record)
     }
 
     fn unwatch(&self, client: &ClientId) {
-        self.shared.slots.unwatch(client);
+        self.sessions.slots.unwatch(client);
     }
 
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent> {
-        self.shared.events.subscribe()
+        self.sessions.events.subscribe()
     }
 
     async fn cleanup(&self) -> Result<u64> {
-        self.whole(|shared| async move { shared.cleanup().await }).await
+        self.run_to_completion(|sessions| async move { expiry::cleanup(&sessions).await }).await
     }
 
     async fn can_clean_up(&self) -> Result<bool> {
         self.open()?;
-        self.shared.can_list().await
+        expiry::can_list(&self.sessions).await
     }
 
     async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
         let session = *session;
-        self.whole(move |shared| async move { shared.notify_set(session, is_new).await }).await
+        self.run_to_completion(move |sessions| async move {
+            expiry::notify_set(&sessions, session, is_new).await
+        })
+        .await
     }
 
     async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         let session = *session;
-        self.whole(move |shared| async move { shared.notify_destroy(session).await }).await
+        self.run_to_completion(move |sessions| async move {
+            expiry::notify_destroy(&sessions, session).await
+        })
+        .await
     }
 
     fn notify_cleanup(&self, cleared: u64) {
-        self.shared.tell_cleanup(cleared);
+        self.sessions.publish_cleanup(cleared);
     }
 
     async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {
         self.open()?;
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((figures.clone(), Instant::now()));
+        let mut last = self.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((figures.clone(), Instant::now()));
         Ok(())
     }
 
     async fn nodes(&self) -> Result<Vec<NodeInfo>> {
         self.open()?;
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let info = |(figures, at): (NodeStats, Instant)| {
             NodeInfo::new(self.node().clone(), figures, at.elapsed())
         };
-        Ok(said.map(info).into_iter().collect())
+        Ok(last.map(info).into_iter().collect())
     }
 
     async fn health(&self) -> Result<()> {
         self.open()?;
         // Any id will do: the store has to answer, not to know it.
         let probe = SessionId::generate();
-        self.shared.read(&probe).await.map(|_| ())
+        self.sessions.read(&probe).await.map(|_| ())
     }
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {
-        let (clients, sessions) = self.shared.slots.sizes();
+        let (clients, sessions) = self.sessions.slots.sizes();
         vec![
             ("clients", clients),
             ("sessions", sessions),
-            ("deadlines", self.shared.deadlines.len()),
+            ("deadlines", self.sessions.deadlines.len()),
         ]
     }
 
     async fn shutdown(&self) {
         self.closing.cancel();
         self.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_LIMIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("operations of the session store still run after {SHUTDOWN_LIMIT:?}");
+        if tokio::time::timeout(OPERATION_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("operations of the session store still run after {OPERATION_LIMIT:?}");
         }
-        if let Err(error) = self.shared.store.close().await {
+        if let Err(error) = self.sessions.store.close().await {
             tracing::warn!(%error, "the session store did not close cleanly");
-        }
-    }
-}
-
-/// Gives a lease back if its acquirer goes away while the record is read.
-struct Granted<'a, S: SessionStore> {
-    backend: &'a LocalBackend<S>,
-    client: &'a ClientId,
-    lease: Option<LeaseToken>,
-}
-
-impl<S: SessionStore> Drop for Granted<'_, S> {
-    fn drop(&mut self) {
-        if let Some(lease) = self.lease {
-            self.backend.release(self.client, lease);
         }
     }
 }

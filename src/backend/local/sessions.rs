@@ -1,13 +1,13 @@
-//! The changes of a client's session. Each takes the client's turn, does the store's work, moves
-//! the mapping and tells the event, in this order and before the next one's turn.
+//! The changes of a client's session. Each locks the client, does the store's work, moves the
+//! mapping and publishes the event, in this order and before the next one begins.
 
 use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::clients::{Current, SlotRef, Slots};
+use super::clients::{SlotRef, Slots};
 use super::codec::{self, Decoded, millis};
-use super::deadlines::Deadlines;
+use crate::backend::deadlines::Deadlines;
 use crate::backend::{
     BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId,
 };
@@ -19,7 +19,7 @@ use crate::session::{
 use crate::store::{SessionStore, StoredSession, now_ms};
 
 #[derive(Debug)]
-pub(super) struct Shared<S> {
+pub(super) struct Sessions<S> {
     pub(super) store: S,
     pub(super) config: BackendConfig,
     pub(super) slots: Slots,
@@ -27,7 +27,7 @@ pub(super) struct Shared<S> {
     pub(super) events: broadcast::Sender<BackendEvent>,
 }
 
-impl<S: SessionStore> Shared<S> {
+impl<S: SessionStore> Sessions<S> {
     pub(super) fn new(store: S, config: BackendConfig) -> Self {
         let (events, _) = broadcast::channel(config.event_capacity);
         Self { store, config, slots: Slots::default(), deadlines: Deadlines::default(), events }
@@ -39,16 +39,16 @@ impl<S: SessionStore> Shared<S> {
         self.store.get(id).await.map_err(|e| Error::store("reading a session failed", e))
     }
 
-    /// An attached, live session, without taking a turn.
+    /// An attached, live session, without locking its client.
     pub(super) async fn peek(&self, id: &SessionId) -> Result<Option<Record>> {
-        let Some(client) = self.slots.client_of(id) else { return Ok(None) };
-        let Some(stored) = self.read(id).await? else { return Ok(None) };
-        // Looked at after the read: a session that was rotated or ended meanwhile is not served
-        // under its old id.
-        let Some(current) = self.slots.current(&client).filter(|c| c.session_id == *id) else {
+        if self.slots.owner(id).is_none() {
             return Ok(None);
-        };
-        Ok(match codec::decode(id, &client, current.generation, &stored, now_ms()) {
+        }
+        let Some(stored) = self.read(id).await? else { return Ok(None) };
+        // Looked up after the read: a session that was rotated or ended meanwhile is not served
+        // under its old id.
+        let Some((client, generation)) = self.slots.owner(id) else { return Ok(None) };
+        Ok(match codec::decode(id, &client, generation, &stored, now_ms()) {
             Decoded::Live(record) => Some(record),
             Decoded::Expired | Decoded::Corrupt(_) => None,
         })
@@ -56,7 +56,7 @@ impl<S: SessionStore> Shared<S> {
 
     /// Reads the slot's session; one that turns out to have ended is ended here.
     pub(super) async fn current(&self, slot: &SlotRef<'_>) -> Result<Option<Record>> {
-        let Some(current) = self.slots.current(&slot.client) else { return Ok(None) };
+        let Some(current) = slot.current() else { return Ok(None) };
         let id = current.session_id;
         let Some(stored) = self.read(&id).await? else {
             self.end(slot, DestroyReason::External);
@@ -98,7 +98,7 @@ impl<S: SessionStore> Shared<S> {
 
     pub(super) async fn live_record(&self, client: ClientId) -> Result<Option<Record>> {
         let slot = self.slots.slot(&client);
-        let _turn = slot.op.lock().await;
+        let _op = slot.op.lock().await;
         self.current_or_stored(&slot).await
     }
 
@@ -126,8 +126,8 @@ impl<S: SessionStore> Shared<S> {
         };
         let Some(owner) = owner else { return Ok(None) };
         let slot = self.slots.slot(&owner);
-        let _turn = slot.op.lock().await;
-        let current = self.slots.current(&owner);
+        let _op = slot.op.lock().await;
+        let current = slot.current();
         if !stored || current.is_some_and(|current| current.session_id == *id) {
             return self.current_or_stored(&slot).await;
         }
@@ -164,13 +164,13 @@ impl<S: SessionStore> Shared<S> {
             }
             None => offered,
         };
-        let before = self.slots.current(&slot.client);
+        let before = slot.current();
         if before.as_ref().is_none_or(|before| before.session_id != winner.session_id) {
             if before.is_some_and(|before| before.generation != winner.generation) {
                 self.end(slot, DestroyReason::Replaced);
             }
             self.map(slot, &winner);
-            self.tell_seen(&winner, false, true);
+            self.publish_seen(&winner, false, true);
         }
         Ok(Some(winner))
     }
@@ -198,7 +198,7 @@ impl<S: SessionStore> Shared<S> {
 
     pub(super) async fn create(&self, create: Create) -> Result<Created> {
         let slot = self.slots.slot(&create.client);
-        let _turn = slot.op.lock().await;
+        let _op = slot.op.lock().await;
         let mode = create.max_age.validate()?;
         if let Some(existing) = self.current_or_stored(&slot).await? {
             return Ok(match create.joins(&existing) {
@@ -225,13 +225,13 @@ impl<S: SessionStore> Shared<S> {
         };
         self.write(&record).await?;
         self.map(&slot, &record);
-        self.tell_set(&record, true, None);
+        self.publish_set(&record, true, None);
         Ok(Created::New(record))
     }
 
     pub(super) async fn commit(&self, commit: Commit) -> Result<Committed> {
         let slot = self.slots.slot(&commit.client);
-        let _turn = slot.op.lock().await;
+        let _op = slot.op.lock().await;
         let Some(old) = self.current(&slot).await? else { return Ok(Committed::Ended) };
         if old.generation != commit.generation {
             return Ok(Committed::Ended);
@@ -279,9 +279,9 @@ impl<S: SessionStore> Shared<S> {
         }
         self.map(&slot, &record);
         if seals {
-            self.tell_sealed(&record, old_id, old_generation);
+            self.publish_sealed(&record, old_id, old_generation);
         }
-        self.tell_set(&record, false, new_id.map(|_| old_id));
+        self.publish_set(&record, false, new_id.map(|_| old_id));
         if let Some(lease) = commit.lease.filter(|_| commit.release) {
             slot.lease.release(lease, self.config.lease_duration);
         }
@@ -294,7 +294,7 @@ impl<S: SessionStore> Shared<S> {
         generation: Generation,
     ) -> Result<Option<Record>> {
         let slot = self.slots.slot(&client);
-        let _turn = slot.op.lock().await;
+        let _op = slot.op.lock().await;
         let Some(mut record) = self.current(&slot).await? else { return Ok(None) };
         if record.generation != generation {
             return Ok(None);
@@ -326,7 +326,7 @@ impl<S: SessionStore> Shared<S> {
             },
         };
         let slot = self.slots.slot(&client);
-        let _turn = slot.op.lock().await;
+        let _op = slot.op.lock().await;
         if let DestroyTarget::Leased(_, _, lease) = target
             && !slot.lease.owns(lease)
         {
@@ -334,7 +334,7 @@ impl<S: SessionStore> Shared<S> {
         }
         let found = match self.current(&slot).await? {
             Some(record) => Some(record),
-            // Ending needs no attaching first, which would tell of a session that begins.
+            // Ending needs no attaching first, which would publish the begin of a session.
             None => match target {
                 DestroyTarget::Session(id) => self.stored_record(&slot, &id).await?,
                 DestroyTarget::Client(_)
@@ -359,7 +359,12 @@ impl<S: SessionStore> Shared<S> {
         };
         self.remove(&record.session_id).await?;
         self.slots.unmap(&slot);
-        self.tell_end(client, record.session_id, Some(record.generation), DestroyReason::Destroyed);
+        self.publish_end(
+            client,
+            record.session_id,
+            Some(record.generation),
+            DestroyReason::Destroyed,
+        );
         Ok(true)
     }
 
@@ -387,7 +392,7 @@ impl<S: SessionStore> Shared<S> {
         self.remove(id).await
     }
 
-    // ---- mapping and telling -------------------------------------------------------------
+    // ---- mapping and events -------------------------------------------------------------
 
     fn map(&self, slot: &SlotRef<'_>, record: &Record) {
         if let Some(deadline) = self.slots.map(slot, record) {
@@ -395,20 +400,20 @@ impl<S: SessionStore> Shared<S> {
         }
     }
 
-    /// Unmaps the client's session and tells its end.
+    /// Unmaps the client's session and publishes its end.
     pub(super) fn end(&self, slot: &SlotRef<'_>, reason: DestroyReason) {
-        if let Some(Current { session_id, generation, .. }) = self.slots.unmap(slot) {
-            self.tell_end(slot.client, session_id, Some(generation), reason);
+        if let Some(ended) = self.slots.unmap(slot) {
+            self.publish_end(slot.client, ended.session_id, Some(ended.generation), reason);
         }
     }
 
-    fn tell(&self, event: BackendEvent) {
-        // An error says that nobody listens.
+    fn publish(&self, event: BackendEvent) {
+        // An error says that there is no subscriber.
         let _ = self.events.send(event);
     }
 
-    fn tell_state(&self, event: SessionSet, record: &Record, version: Option<u64>) {
-        self.tell(BackendEvent {
+    fn publish_state(&self, event: SessionSet, record: &Record, version: Option<u64>) {
+        self.publish(BackendEvent {
             generation: Some(record.generation),
             version,
             sealed: record.sealed,
@@ -416,31 +421,31 @@ impl<S: SessionStore> Shared<S> {
         });
     }
 
-    /// Tells what is no new version: a first use, or a notice.
-    pub(super) fn tell_seen(&self, record: &Record, is_new: bool, is_init: bool) {
+    /// Publishes what is no new version: a first use, or a notice.
+    pub(super) fn publish_seen(&self, record: &Record, is_new: bool, is_init: bool) {
         let node = self.config.node.clone();
         let event = SessionSet::new(record.client_id, record.session_id, is_new, is_init, node);
-        self.tell_state(event, record, None);
+        self.publish_state(event, record, None);
     }
 
-    /// Tells a change.
-    fn tell_set(&self, record: &Record, is_new: bool, previous: Option<SessionId>) {
+    /// Publishes a change.
+    fn publish_set(&self, record: &Record, is_new: bool, previous: Option<SessionId>) {
         let node = self.config.node.clone();
         let begins = is_new || previous.is_some();
         let mut event = SessionSet::new(record.client_id, record.session_id, is_new, begins, node);
         event.previous_id = previous;
-        self.tell_state(event, record, Some(record.version));
+        self.publish_state(event, record, Some(record.version));
     }
 
-    /// Tells the end of what this sealed session was before.
-    fn tell_sealed(&self, record: &Record, id: SessionId, generation: Generation) {
+    /// Publishes the end of what this sealed session was before.
+    fn publish_sealed(&self, record: &Record, id: SessionId, generation: Generation) {
         let node = self.config.node.clone();
         let end = SessionDestroy::new(record.client_id, id, DestroyReason::Sealed, node);
         let event = BackendEvent::end(end, Some(generation));
-        self.tell(BackendEvent { successor: Some(record.generation), ..event });
+        self.publish(BackendEvent { successor: Some(record.generation), ..event });
     }
 
-    pub(super) fn tell_end(
+    pub(super) fn publish_end(
         &self,
         client: ClientId,
         id: SessionId,
@@ -448,12 +453,12 @@ impl<S: SessionStore> Shared<S> {
         reason: DestroyReason,
     ) {
         let event = SessionDestroy::new(client, id, reason, self.config.node.clone());
-        self.tell(BackendEvent::end(event, generation));
+        self.publish(BackendEvent::end(event, generation));
     }
 
-    pub(super) fn tell_cleanup(&self, cleared: u64) {
+    pub(super) fn publish_cleanup(&self, cleared: u64) {
         let event = Cleanup::new(cleared, self.config.node.clone());
-        self.tell(BackendEvent::plain(SessionEvent::Cleanup(event)));
+        self.publish(BackendEvent::plain(SessionEvent::Cleanup(event)));
     }
 }
 

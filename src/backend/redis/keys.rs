@@ -38,17 +38,8 @@ impl Keys {
         self.of(client, "s").into()
     }
 
-    /// What the keys of all clients begin with.
-    pub(super) fn client_prefix(&self) -> String {
-        format!("{}:{{", self.prefix)
-    }
-
     pub(super) fn pointer(&self, session: &SessionId) -> String {
-        format!("{}{}", self.pointer_prefix(), session.as_str())
-    }
-
-    pub(super) fn pointer_prefix(&self) -> String {
-        format!("{}:sid:", self.prefix)
+        format!("{}:sid:{}", self.prefix, session.as_str())
     }
 
     pub(super) fn schedule(&self) -> String {

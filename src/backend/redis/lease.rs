@@ -8,11 +8,11 @@ use fred::prelude::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::backend::lease_queue::LeaseQueue;
+use crate::backend::lease_queue::{self, LeaseQueue};
 use crate::backend::redis::context::{Shared, closed, millis};
 use crate::backend::redis::record::Stored;
 use crate::backend::{Acquired, LeaseToken};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::session::{ClientId, Record};
 
 /// A waiter looks again this much after the owner's lease has run out.
@@ -132,7 +132,7 @@ impl Shared {
                 Err(error) => {
                     // Each would wait as long for the same silence, one after the other.
                     if begun.elapsed() >= self.link.timeout {
-                        line.disperse();
+                        line.reject_all();
                     }
                     return Err(error);
                 }
@@ -145,10 +145,7 @@ impl Shared {
                 },
                 () = tokio::time::sleep_until(check.min(deadline)) => {
                     if Instant::now() >= deadline {
-                        return Err(Error::new(
-                            ErrorKind::WaitTimeout,
-                            format!("waited {wait:?} for other handlers of this session"),
-                        ));
+                        return Err(lease_queue::timed_out(wait));
                     }
                 }
             }
@@ -191,11 +188,7 @@ impl Shared {
                 Answer::Queued(Duration::from_millis(left))
             }
             4 => {
-                let limit = self.config.lease_queue_limit;
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("{limit} callers wait already; shed load or raise `lease_queue_limit`"),
-                ));
+                return Err(lease_queue::busy(self.config.lease_queue_limit));
             }
             _ => return Err(reply.unexpected()),
         })

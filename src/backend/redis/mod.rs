@@ -89,7 +89,7 @@ impl RedisBackend {
         let connected = connection::connect::connect(&redis).await?;
         let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
         let keys = Keys::new(&redis.prefix, database);
-        let scripts = Scripts::new(&keys, &config, clustered);
+        let scripts = Scripts::new(&config, database, clustered);
         let (events, _) = broadcast::channel(config.event_capacity);
         let (hints, waiting) = mpsc::channel(hints::WAITING);
         let shared = Arc::new(Shared {

@@ -1,11 +1,12 @@
 //! What a request's session writes, and what its cookie is to be then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Session;
-use crate::bridge::{Outcome, Unit};
+use crate::bridge::{Outcome, UnitOfWork};
 use crate::error::{ErrorKind, Result};
 use crate::session::{MaxAge, Record};
 use crate::web::cookies::SessionCookie;
@@ -21,7 +22,7 @@ fn cookie_slack(ttl: Duration) -> Duration {
 #[derive(Debug, Clone)]
 pub(in crate::web) enum CookieAction {
     Keep,
-    Set(Box<Record>),
+    Set(Arc<Record>),
     Clear,
 }
 
@@ -63,7 +64,7 @@ impl Session {
     }
 
     /// Takes over what was written, below the changes made since the write began.
-    pub(super) fn settle(&self, snapshot: &Unit, written: Unit, outcome: Outcome) {
+    pub(super) fn settle(&self, snapshot: &UnitOfWork, written: UnitOfWork, outcome: Outcome) {
         let mut state = self.lock();
         let since = snapshot.data.changes_to(&state.unit.data);
         let mut next = match outcome {
@@ -72,19 +73,19 @@ impl Session {
                 state.client = record.client_id;
                 state.late = false;
                 if own {
-                    state.cookie = CookieAction::Set(Box::new(record.clone()));
+                    state.cookie = CookieAction::Set(record.clone());
                     state.written = Some(Instant::now());
                 }
                 let holds = if own { Some(record.session_id) } else { written.holds };
                 let id = record.session_id;
-                Unit { holds, ..Unit::new(record, id) }
+                UnitOfWork { holds, ..UnitOfWork::new(record, id) }
             }
             Outcome::Gone { client, ended } => {
                 state.client = client;
                 if ended {
                     state.cookie = CookieAction::Clear;
                 }
-                Unit::default()
+                UnitOfWork::default()
             }
         };
         next.save = state.unit.save && !snapshot.save;
@@ -120,11 +121,11 @@ impl Session {
     /// The record whose cookie is to be sent again although this request did not write it: the
     /// session outlives the cookie, for it was prolonged where no cookie could be set, or `stale`
     /// says that the key that signed the cookie is about to go.
-    pub(in crate::web) fn to_send_again(&self, stale: bool) -> Option<Box<Record>> {
+    pub(in crate::web) fn to_send_again(&self, stale: bool) -> Option<Arc<Record>> {
         let state = self.lock();
         let base = state.unit.base.as_ref()?;
         let cookie = self.inner.cookie.filter(|cookie| cookie.id == base.session_id)?;
-        (stale || is_outlived(cookie, base)).then(|| Box::new(base.clone()))
+        (stale || is_outlived(cookie, base)).then(|| base.clone())
     }
 
     /// Whether the request's own cookie is as good as one for this record.

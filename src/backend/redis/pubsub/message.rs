@@ -202,6 +202,7 @@ pub(crate) fn compare() -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::backend::redis::record::put_generation;
+    use crate::session::SessionId;
     use proptest::prelude::*;
 
     #[test]

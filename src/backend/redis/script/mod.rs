@@ -5,9 +5,9 @@ pub(crate) mod reply;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::keys::Keys;
 use super::record::{self, OVERDUE};
 use crate::backend::BackendConfig;
+use crate::session::ClientId;
 
 /// A script as Redis is given it.
 #[derive(Debug)]
@@ -24,19 +24,18 @@ macro_rules! part {
 }
 
 macro_rules! scripts {
-    ($($name:ident: $($part:ident)*;)*) => {
+    ($($name:ident($key:ident): $($part:ident)*;)*) => {
         /// All scripts.
         #[derive(Debug)]
         pub(crate) struct Scripts { $(pub(crate) $name: Script,)* }
 
         impl Scripts {
-            /// The scripts for a prefix and options. What all nodes share is a part of the text,
-            /// so that calls need not carry it.
-            pub(crate) fn new(keys: &Keys, config: &BackendConfig, clustered: bool) -> Self {
-                let constants = constants(keys, config, clustered);
+            /// The scripts for these options. What all nodes share is a part of the text, so that
+            /// calls need not carry it.
+            pub(crate) fn new(config: &BackendConfig, database: u8, clustered: bool) -> Self {
                 Self { $($name: Script::new(
                     stringify!($name),
-                    &constants,
+                    &constants(config, database, clustered, FirstKey::$key),
                     &[$(part!($part),)*],
                     include_str!(concat!("lua/", stringify!($name), ".lua")),
                 ),)* }
@@ -50,25 +49,33 @@ macro_rules! scripts {
     };
 }
 
+/// What a script is given as its first key.
+enum FirstKey {
+    Record,
+    Sweep,
+    Tombstones,
+    None,
+}
+
 scripts! {
-    clock: time;
-    create: time record message mapping hints;
-    commit: hints lease;
-    new_id: time record message hints lease;
-    touch: time record message mapping hints;
-    destroy: time record opens message mapping lease;
-    probe: time record message mapping;
-    acquire: time mapping message lease;
-    renew: mapping message;
-    release: mapping message lease;
-    notify: time record message;
-    schedule: time hints;
-    claim_due: time leader;
-    list_due: time;
-    expire_due: time record hints leader;
-    flush_tombstones: ;
-    heartbeat: time;
-    nodes: time;
+    clock(None): time;
+    create(Record): time record message mapping hints;
+    commit(Record): hints lease;
+    new_id(Record): time record message hints lease;
+    touch(Record): time record message mapping hints;
+    destroy(Record): time record opens message mapping lease;
+    probe(Record): time record message mapping;
+    acquire(Record): time mapping message lease;
+    renew(Record): mapping message;
+    release(Record): mapping message lease;
+    notify(Record): time record message;
+    schedule(Sweep): time hints;
+    claim_due(Sweep): time leader;
+    list_due(Sweep): time;
+    expire_due(Sweep): time record hints leader;
+    flush_tombstones(Tombstones): ;
+    heartbeat(None): time;
+    nodes(None): time;
 }
 
 impl Script {
@@ -95,21 +102,23 @@ pub(crate) fn retired(config: &BackendConfig) -> Duration {
 /// How long after its session's end a mapping can still name it, or says that it was announced.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
-fn constants(keys: &Keys, config: &BackendConfig, clustered: bool) -> String {
+/// What scripts of the same options share. `P` is the prefix of all keys: scripts find it in their
+/// first key, so that applications with different prefixes share the scripts of a server.
+fn constants(config: &BackendConfig, database: u8, clustered: bool, first_key: FirstKey) -> String {
     let lifetime = &config.lifetime;
     let default = crate::session::MaxAge::Default;
     let mut text = String::new();
-    // A prefix has no characters that would have to be escaped.
-    for (name, value) in [
-        ("CHANNEL", keys.announcements()),
-        ("CLIENT", keys.client_prefix()),
-        ("POINTER", keys.pointer_prefix()),
-        ("SCHEDULE", keys.schedule()),
-        ("TOMBSTONES", keys.tombstones()),
-        ("GRANTS", keys.grants_prefix()),
-    ] {
-        let _ = writeln!(text, "local {name} = '{value}'");
+    let behind_prefix = match first_key {
+        // `:{client}:s`
+        FirstKey::Record => 2 + ClientId::LEN + 3,
+        FirstKey::Sweep => ":{sweep}:due".len(),
+        FirstKey::Tombstones => ":{sweep}:tombstones".len(),
+        FirstKey::None => 0,
+    };
+    if behind_prefix > 0 {
+        let _ = writeln!(text, "local P = string.sub(KEYS[1], 1, -{})", behind_prefix + 1);
     }
+    let _ = writeln!(text, "local CHANNEL = ':ev:{database}'");
     for (name, value) in [
         ("GRACE", GRACE),
         ("LEASE", config.lease_duration),
@@ -133,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_script_says_what_it_takes_and_returns() {
-        let scripts = Scripts::new(&Keys::new("app", 0), &BackendConfig::default(), false);
+        let scripts = Scripts::new(&BackendConfig::default(), 0, false);
         for script in scripts.all() {
             let file = format!("src/backend/redis/script/lua/{}.lua", script.name);
             let file = std::fs::read_to_string(file).unwrap();
@@ -146,13 +155,10 @@ mod tests {
 
     #[test]
     fn nodes_with_the_same_options_share_scripts_and_others_do_not() {
-        let scripts = |prefix: &str, config: &BackendConfig| {
-            Scripts::new(&Keys::new(prefix, 0), config, false).commit.digest
-        };
+        let scripts = |config: &BackendConfig| Scripts::new(config, 0, false).commit.digest;
         let config = BackendConfig::default();
         let longer = BackendConfig { lease_duration: Duration::from_secs(20), ..config.clone() };
-        assert_eq!(scripts("a", &config), scripts("a", &BackendConfig::default()));
-        assert_ne!(scripts("a", &config), scripts("b", &config));
-        assert_ne!(scripts("a", &config), scripts("a", &longer));
+        assert_eq!(scripts(&config), scripts(&BackendConfig::default()));
+        assert_ne!(scripts(&config), scripts(&longer));
     }
 }

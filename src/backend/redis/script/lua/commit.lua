@@ -56,7 +56,7 @@ if moves then
 else
   redis.call('SET', s, record .. ARGV[3], 'KEEPTTL')
 end
-redis.call('PUBLISH', CHANNEL, 'S\0' .. who .. struct.pack('>I6', t) .. header)
+redis.call('PUBLISH', P .. CHANNEL, 'S\0' .. who .. struct.pack('>I6', t) .. header)
 if hints or other_age or release == 1 then
   local cid = string.sub(who, 1, 24)
   if hints then

@@ -18,8 +18,8 @@ publish_destroy(s, who, reason, r.gen, r.sid)
 redis.call('DEL', s)
 local cid = string.sub(who, 1, 24)
 if not CLUSTERED then
-  redis.call('UNLINK', POINTER .. r.sid)
-  redis.call('ZREM', SCHEDULE, cid)
+  redis.call('UNLINK', P .. ':sid:' .. r.sid)
+  redis.call('ZREM', P .. ':{sweep}:due', cid)
 end
 if token ~= '' then
   grant_next(s, cid)

@@ -18,8 +18,8 @@ local count, ends = #clients, {}
 if count > 0 then
   local records, mappings = {}, {}
   for i, cid in ipairs(clients) do
-    records[i] = CLIENT .. cid .. '}:s'
-    mappings[i] = CLIENT .. cid .. '}:m'
+    records[i] = P .. ':{' .. cid .. '}:s'
+    mappings[i] = P .. ':{' .. cid .. '}:m'
   end
   -- Looking is what makes Redis drop what is over. Most pages have nothing else: all are over.
   local over, off = clients, nil
@@ -56,7 +56,7 @@ if count > 0 then
     end
   end
   if #ends > 0 then
-    redis.call('PUBLISH', CHANNEL, 'E' .. string.char(1) .. node .. table.concat(ends))
+    redis.call('PUBLISH', P .. CHANNEL, 'E' .. string.char(1) .. node .. table.concat(ends))
     -- To mark each mapping takes longer than all the rest: that is left to `flush_tombstones`.
     redis.call('SADD', tombstones, unpack(ends))
     extend_ttl(tombstones, GRACE)

@@ -6,9 +6,9 @@ if #ends == 0 then
 end
 local mappings, values, pointers = {}, {}, {}
 for i, over in ipairs(ends) do
-  mappings[i] = CLIENT .. string.sub(over, 1, 24) .. '}:m'
+  mappings[i] = P .. ':{' .. string.sub(over, 1, 24) .. '}:m'
   values[i] = string.sub(over, 25)
-  pointers[i] = POINTER .. string.sub(over, 32)
+  pointers[i] = P .. ':sid:' .. string.sub(over, 32)
 end
 for i, value in ipairs(redis.call('MGET', unpack(mappings))) do
   -- The client may have another session by now.

@@ -56,7 +56,7 @@ end
 local cid = string.sub(who, 1, 24)
 set_hints(s, cid, r.gen, r.sid, ttl)
 if previous ~= '' and not CLUSTERED then
-  redis.call('PEXPIRE', POINTER .. previous, RETIRED)
+  redis.call('PEXPIRE', P .. ':sid:' .. previous, RETIRED)
 end
 schedule(cid, r.exp, ttl, 'LT')
 if release == 1 then

@@ -6,7 +6,7 @@
 local function set_hints(s, cid, gen, sid, ttl)
   redis.call('SET', string.sub(s, 1, -2) .. 'm', gen .. sid, 'PX', 2 * ttl + GRACE)
   if not CLUSTERED then
-    redis.call('SET', POINTER .. sid, cid, 'PX', 2 * ttl)
+    redis.call('SET', P .. ':sid:' .. sid, cid, 'PX', 2 * ttl)
   end
 end
 
@@ -23,9 +23,9 @@ local function schedule(cid, at, left, order)
     return
   end
   if order then
-    redis.call('ZADD', SCHEDULE, order, at + 1, cid)
+    redis.call('ZADD', P .. ':{sweep}:due', order, at + 1, cid)
   else
-    redis.call('ZADD', SCHEDULE, at + 1, cid)
+    redis.call('ZADD', P .. ':{sweep}:due', at + 1, cid)
   end
-  extend_ttl(SCHEDULE, left + 1 + GRACE)
+  extend_ttl(P .. ':{sweep}:due', left + 1 + GRACE)
 end

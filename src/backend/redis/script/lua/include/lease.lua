@@ -15,7 +15,7 @@ local function grant_next(s, cid)
       return
     end
     local token, node = string.match(entry, '^(.-)|(.*)$')
-    if token and (redis.call('PUBLISH', GRANTS .. node, token .. '|' .. cid) > 0 or CLUSTERED) then
+    if token and (redis.call('PUBLISH', P .. ':n:' .. node, token .. '|' .. cid) > 0 or CLUSTERED) then
       redis.call('SET', base .. 'l', token, 'PX', LEASE)
       return
     end

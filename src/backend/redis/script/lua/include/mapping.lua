@@ -33,7 +33,7 @@ local function publish_destroy_once(s, who, reason)
   if not mapping or #mapping ~= 50 then
     return nil
   end
-  if not CLUSTERED and redis.call('SISMEMBER', TOMBSTONES, string.sub(who, 1, 24) .. mapping) == 1 then
+  if not CLUSTERED and redis.call('SISMEMBER', P .. ':{sweep}:tombstones', string.sub(who, 1, 24) .. mapping) == 1 then
     return nil
   end
   local gen, sid = string.sub(mapping, 1, 7), string.sub(mapping, 8)

@@ -2,7 +2,7 @@
 -- the node that acts, as the node passes them.
 
 local function publish(who, kind, flag, body)
-  redis.call('PUBLISH', CHANNEL, kind .. string.char(flag) .. who .. body)
+  redis.call('PUBLISH', P .. CHANNEL, kind .. string.char(flag) .. who .. body)
 end
 
 -- `flag`: 1 new, 2 first use of a mapping, 4 a notice, 8 `previous` follows.

@@ -1,0 +1,299 @@
+//! The commit of a request's changes, and updates under the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::lease_guard::LeaseGuard;
+use super::options::{OnConflict, Seal};
+use super::own_ends;
+use super::unit_of_work::{Outcome, UnitOfWork, WantsId};
+use crate::backend::{Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{Changes, ClientId, Record, SessionData};
+
+/// Commits a unit of work. `cookie` is how long the request's cookie still lives, if that is known,
+/// and `may_renew` whether an unchanged session may be renewed.
+pub(super) async fn commit(
+    core: &Core,
+    client: ClientId,
+    unit: &UnitOfWork,
+    cookie: Option<Duration>,
+    may_renew: bool,
+) -> Result<Outcome> {
+    let Some(base) = &unit.base else { return commit_new(core, client, unit, None).await };
+    let ended_here = own_ends::take(base);
+    if unit.destroy || ended_here {
+        return commit_end(core, client, base, unit, ended_here).await;
+    }
+    let changes = unit.changes();
+    if unit.leaves(base, &changes) {
+        let renews = may_renew && core.options.lifetime.renews(base, cookie);
+        if !unit.save && !renews {
+            return Ok(Outcome::Unchanged);
+        }
+        return Ok(match core.backend.touch(&client, base.generation).await? {
+            Some(record) => Outcome::Stored { own: unit.owns(&record), record: Arc::new(record) },
+            None => Outcome::Gone { client, ended: false },
+        });
+    }
+    commit_change(core, client, base, unit, &changes, None).await
+}
+
+/// Reads, changes and writes a unit's session under the lease. Returns the unit as it was
+/// written, too. An error of `change` means that nothing is written.
+pub(super) async fn update<R>(
+    core: &Core,
+    client: ClientId,
+    unit: &UnitOfWork,
+    change: impl FnOnce(&mut SessionData) -> Result<R>,
+) -> Result<(R, UnitOfWork, Outcome)> {
+    let mut unit = unit.clone();
+    if unit.superseded && !unit.seals() {
+        return Err(Error::ended());
+    }
+    let ended_here = unit.base.as_deref().is_some_and(own_ends::has_ended);
+    if unit.destroy || ended_here {
+        unit.data = unit.next_data();
+    }
+    if let Some(base) = unit.base.take_if(|_| unit.destroy || ended_here) {
+        let result = change(&mut unit.data)?;
+        let ended_here = own_ends::take(&base);
+        // The session ends first: the update is the new one's.
+        let end = UnitOfWork { destroy: true, ..UnitOfWork::default() };
+        let outcome = commit_end(core, client, &base, &end, ended_here).await?;
+        let next = match &outcome {
+            Outcome::Gone { client, .. } => *client,
+            _ => client,
+        };
+        unit = UnitOfWork { destroy: false, holds: None, ..unit };
+        return Ok(match commit_new(core, next, &unit, None).await? {
+            Outcome::Unchanged => (result, unit, outcome),
+            created => (result, unit, created),
+        });
+    }
+    let lease = LeaseGuard::acquire(core, client).await?;
+    let mut unit = rebase(core, unit, lease.record()).await?;
+    let result = change(&mut unit.data)?;
+    let outcome = match &unit.base {
+        None => commit_new(core, client, &unit, Some(&lease)).await?,
+        Some(base) => {
+            let changes = unit.changes();
+            if unit.leaves(base, &changes) {
+                Outcome::Unchanged
+            } else {
+                commit_change(core, client, base, &unit, &changes, Some(&lease)).await?
+            }
+        }
+    };
+    Ok((result, unit, outcome))
+}
+
+/// Writes until it fits.
+pub(super) async fn write(
+    core: &Core,
+    base: &Record,
+    unit: &UnitOfWork,
+    changes: &Changes,
+    lease: Option<&LeaseGuard<'_>>,
+) -> Result<Arc<Record>> {
+    let overwrite = core.options.on_conflict == OnConflict::Overwrite;
+    let mut commit = Commit {
+        client: base.client_id,
+        generation: base.generation,
+        version: (!overwrite).then_some(base.version),
+        data: unit.data.clone(),
+        max_age: unit.max_age(),
+        lease: lease.map(LeaseGuard::lease),
+        release: lease.is_some(),
+        new_id: unit.new_id.map(|wants| match wants {
+            WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
+            WantsId::Seal => NewId::Seal,
+        }),
+    };
+    let deadline = Instant::now() + core.options.acquire_timeout;
+    loop {
+        match core.backend.commit(commit.clone()).await? {
+            Committed::Written(record) => {
+                core.counters.commits.add(1);
+                if let Some(lease) = lease {
+                    lease.released();
+                }
+                return Ok(Arc::new(record));
+            }
+            Committed::Ended => return Err(Error::ended()),
+            Committed::LeaseLost => return Err(Error::lease_lost()),
+            Committed::Conflict(newest) => {
+                core.counters.conflicts.add(1);
+                if core.options.on_conflict == OnConflict::Error {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "load it again and repeat the change",
+                    ));
+                }
+                if Instant::now() >= deadline {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "other writers were always faster; use `update` for busy sessions",
+                    ));
+                }
+                commit.version = Some(newest.version);
+                commit.data = newest.data;
+                commit.data.apply(changes);
+                commit.max_age = unit.max_age.unwrap_or(newest.max_age);
+            }
+        }
+    }
+}
+
+/// Ends what the unit loaded, and begins what it holds now.
+async fn commit_end(
+    core: &Core,
+    client: ClientId,
+    base: &Record,
+    unit: &UnitOfWork,
+    ended_here: bool,
+) -> Result<Outcome> {
+    let target = DestroyTarget::Generation(client, base.generation);
+    let ended = ended_here || core.backend.destroy(target).await?;
+    if !ended && is_superseded(core, base).await? {
+        // Sealed meanwhile: a logout that logs nobody out must not look like one.
+        return Err(Error::ended());
+    }
+    // Sockets and cached pages may still know the client of a sealed session: what begins
+    // now is none of theirs, whichever of several requests ended it.
+    let client = if base.sealed { ClientId::generate() } else { client };
+    let next = UnitOfWork {
+        data: unit.next_data(),
+        max_age: unit.max_age,
+        new_id: unit.new_id,
+        ..UnitOfWork::default()
+    };
+    match commit_new(core, client, &next, None).await? {
+        Outcome::Unchanged => Ok(Outcome::Gone { client, ended }),
+        outcome => Ok(outcome),
+    }
+}
+
+/// Creates a session for a unit that loaded none, if it has data.
+async fn commit_new(
+    core: &Core,
+    client: ClientId,
+    unit: &UnitOfWork,
+    lease: Option<&LeaseGuard<'_>>,
+) -> Result<Outcome> {
+    // A request that asks something of a session that lives on under another id gets an error;
+    // only a login with data of its own can begin a session of its own.
+    if unit.superseded && unit.asks() && (!unit.seals() || unit.data.is_empty()) {
+        return Err(Error::ended());
+    }
+    if unit.data.is_empty() {
+        return Ok(Outcome::Unchanged);
+    }
+    create(core, client, unit, unit.age, lease).await
+}
+
+/// Writes to what the unit loaded.
+async fn commit_change(
+    core: &Core,
+    client: ClientId,
+    base: &Record,
+    unit: &UnitOfWork,
+    changes: &Changes,
+    lease: Option<&LeaseGuard<'_>>,
+) -> Result<Outcome> {
+    match write(core, base, unit, changes, lease).await {
+        Ok(record) => Ok(Outcome::Stored { own: unit.owns(&record), record }),
+        // Another request sealed it first. This one asked for the same, and whichever answer
+        // the browser keeps has to be good: a sealed session of its own.
+        Err(error)
+            if error.kind() == ErrorKind::SessionEnded
+                && unit.seals()
+                && is_superseded(core, base).await? =>
+        {
+            create(core, client, unit, base.age, None).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a session that has ended was sealed, and so lives on under another id.
+async fn is_superseded(core: &Core, base: &Record) -> Result<bool> {
+    let ids = [base.session_id];
+    let now = core.backend.load(&ids, Some(&base.client_id)).await?;
+    Ok(matches!(now, Loaded::Missing { superseded: true }))
+}
+
+/// Creates the unit's session: for its client, or, if that one has a session that may not be
+/// joined, for a new client.
+async fn create(
+    core: &Core,
+    mut client: ClientId,
+    unit: &UnitOfWork,
+    age: Duration,
+    mut lease: Option<&LeaseGuard<'_>>,
+) -> Result<Outcome> {
+    let sealed = unit.seals() || core.options.seal == Seal::FromStart;
+    let begun = Instant::now();
+    loop {
+        let create = Create {
+            client,
+            data: unit.data.clone(),
+            max_age: unit.max_age(),
+            sealed,
+            join: if sealed { Duration::ZERO } else { core.options.join_window },
+            age,
+        };
+        let existing = match core.backend.create(create).await? {
+            Created::New(record) => {
+                core.counters.created.add(1);
+                return Ok(Outcome::Stored { record: Arc::new(record), own: true });
+            }
+            Created::Exists(existing) => Arc::new(existing),
+            Created::Occupied => {
+                core.counters.own_ways.add(1);
+                client = ClientId::generate();
+                lease = None;
+                continue;
+            }
+        };
+        // Another request was first, and this one's data joins that session.
+        let mut joined = UnitOfWork::new(existing.clone(), existing.session_id);
+        let changes = SessionData::new().changes_to(&unit.data);
+        joined.data.apply(&changes);
+        joined.max_age = unit.max_age;
+        match write(core, &existing, &joined, &changes, lease).await {
+            Ok(record) => return Ok(Outcome::Stored { record, own: true }),
+            // It ended, or was sealed, before this one could join: begin again.
+            Err(error) if error.kind() == ErrorKind::SessionEnded => {
+                if begun.elapsed() > core.options.acquire_timeout {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The unit's changes on top of the newest record.
+async fn rebase(core: &Core, unit: UnitOfWork, newest: Option<&Arc<Record>>) -> Result<UnitOfWork> {
+    let seals = unit.seals() || core.options.seal == Seal::FromStart;
+    let newest = match (&unit.base, newest) {
+        (Some(base), Some(newest)) if base.generation == newest.generation => newest,
+        (Some(base), _) => {
+            if unit.seals() && is_superseded(core, base).await? {
+                let age = base.age;
+                return Ok(UnitOfWork { base: None, holds: None, superseded: true, age, ..unit });
+            }
+            return Err(Error::ended());
+        }
+        (None, Some(newest)) if !seals && newest.is_joinable(core.options.join_window) => newest,
+        // A session that is not this request's: without its cookie it stays closed.
+        (None, _) => return Ok(unit),
+    };
+    let mut data = newest.data.clone();
+    data.apply(&unit.changes());
+    Ok(UnitOfWork { base: Some(newest.clone()), data, ..unit })
+}

@@ -1,0 +1,59 @@
+//! The life of a bridge: start, state and shutdown.
+
+use super::SessionBridge;
+use crate::backend::NodeInfo;
+use crate::bridge::builder::SessionBridgeBuilder;
+use crate::bridge::start;
+use crate::bridge::stats::Stats;
+use crate::error::Result;
+
+impl SessionBridge {
+    /// Begins a new bridge.
+    pub fn builder() -> SessionBridgeBuilder {
+        SessionBridgeBuilder::new()
+    }
+
+    /// Figures since the start, and what is held now.
+    pub fn stats(&self) -> Stats {
+        let mut tables = self.core.backend.table_sizes();
+        tables.push(("engines", self.core.engines.len()));
+        self.core.counters.stats(self.core.sockets.len(), tables)
+    }
+
+    /// The live nodes, this one included, by name, each with figures that are at most a few
+    /// seconds old. A node that has stopped is gone at once, one that died after at most 15
+    /// seconds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> axum_io_session::Result<()> {
+    /// let bridge = axum_io_session::SessionBridge::builder().node_id("a").build().await?;
+    /// let nodes = bridge.nodes().await?;
+    /// assert_eq!(nodes[0].node.as_str(), "a");
+    /// # bridge.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the others can't be asked for now.
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        self.core.backend.nodes().await
+    }
+
+    /// Whether sessions can be read now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn health(&self) -> Result<()> {
+        self.core.backend.health().await
+    }
+
+    /// Stops: no new leases are given, handlers that run may finish and write, then all new
+    /// operations are refused as [`Unavailable`](crate::ErrorKind::Unavailable), tasks end, and
+    /// event streams end. Calling it again does nothing. Handlers get 10 seconds, what is
+    /// written then another 40.
+    pub async fn shutdown(&self) {
+        start::shut_down(&self.core).await;
+    }
+}
