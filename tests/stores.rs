@@ -104,7 +104,7 @@ impl SessionStore for Broken {
             "max_age" => session.max_age = Default::default(),
             "sealed" => session.sealed = false,
             "previous" => session.previous.truncate(1),
-            "trim" => session.session = session.session.trim().replace(" :", ":"),
+            "trim" => session.session = session.session.trim().replace(" :", ":").into(),
             "torn" => {
                 // The text first, the rest later.
                 let mut records = self.records.lock().await;
