@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::SessionData;
 use super::id::{ClientId, SessionId};
-use super::lifetime::MaxAge;
+use super::max_age::MaxAge;
 
 /// A session's birth mark: it stays through changes and through `renew_id`, and differs after
 /// `rotate` and for the client's next session. It tells a writer that holds an ended session apart.
