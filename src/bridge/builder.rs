@@ -306,6 +306,7 @@ impl SessionBridgeBuilder {
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn redis(mut self, redis: impl Into<RedisConfig>) -> Self {
         let redis = redis.into();
         self = self.backend(|config| async move {
