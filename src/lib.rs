@@ -6,11 +6,23 @@
 #![doc = include_str!("../docs/guide/rustdoc-links.md")]
 #![doc = ""]
 #![doc = include_str!("../README.md")]
+//!
+//! ## Features
+//!
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `redis` | yes | [`backend::redis`]: several nodes share sessions through Redis or Valkey |
+//! | `redis-tls` | | `rediss://` URLs: Redis over TLS, by rustls |
+//! | `file-store` | | [`store::FileStore`]: sessions of one node in a file that survives restarts |
+//! | `monitor` | | [`monitor`]: routes for operators, with health, metrics and a dashboard |
+//! | `conformance` | | [`store::conformance`] and [`backend::conformance`]: suites for authors of a store or a backend |
 
 pub mod backend;
 pub mod bridge;
 mod error;
 pub mod guide;
+#[cfg(feature = "monitor")]
+#[cfg_attr(docsrs, doc(cfg(feature = "monitor")))]
 pub mod monitor;
 pub mod session;
 pub mod socket;

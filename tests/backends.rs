@@ -176,16 +176,8 @@ async fn begun(backend: &dyn Backend) -> Record {
 }
 
 async fn with_new_id(backend: &dyn Backend, record: &Record, new_id: NewId) -> Record {
-    let commit = Commit {
-        client: record.client_id,
-        generation: record.generation,
-        version: Some(record.version),
-        data: record.data.clone(),
-        max_age: record.max_age,
-        lease: None,
-        release: false,
-        new_id: Some(new_id),
-    };
+    let mut commit = Commit::new(record, record.data.clone());
+    commit.new_id = Some(new_id);
     match backend.commit(commit).await.unwrap() {
         Committed::Written(record) => record,
         other => panic!("{other:?}"),
@@ -229,8 +221,8 @@ async fn a_file_remembers_over_a_restart_what_was_sealed_and_which_ids_were_befo
                     assert_eq!(opened(&*backend, late, &client).await, missing, "{first}");
                 }
                 2 => {
-                    let join = Duration::from_secs(3600);
-                    let create = Create { join, ..Create::new(client, Default::default()) };
+                    let mut create = Create::new(client, Default::default());
+                    create.join = Duration::from_secs(3600);
                     let created = backend.create(create).await.unwrap();
                     assert_eq!(created, Created::Occupied, "{first}");
                 }

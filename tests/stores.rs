@@ -145,10 +145,7 @@ impl SessionStore for Broken {
         let mut entries: Vec<StoreEntry> = records
             .iter()
             .filter(|(_, record)| self.fault != "list live" || record.expires_at > now())
-            .map(|(id, record)| StoreEntry {
-                id: SessionId::parse(id).unwrap(),
-                expires_at: record.expires_at,
-            })
+            .map(|(id, record)| StoreEntry::new(SessionId::parse(id).unwrap(), record.expires_at))
             .filter(|entry| after.is_none_or(|after| entry.id > *after))
             .collect();
         entries.sort_by_key(|entry| entry.id);

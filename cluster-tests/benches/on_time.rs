@@ -81,7 +81,8 @@ async fn create(node: &Node, age: Duration) -> (ClientId, Instant) {
     let mut data = SessionData::new();
     data.insert("name", "somebody").unwrap();
     let max_age = MaxAge::After(age);
-    let create = Create { max_age, ..Create::new(client, data) };
+    let mut create = Create::new(client, data);
+    create.max_age = max_age;
     match node.create(create).await.unwrap() {
         Created::New(record) => (client, Instant::now() + record.remaining),
         other => panic!("{other:?}"),

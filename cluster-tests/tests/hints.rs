@@ -19,7 +19,8 @@ async fn node(url: &str) -> RedisBackend {
 }
 
 async fn seeded(node: &RedisBackend, max_age: MaxAge) -> Record {
-    let create = Create { max_age, ..Create::new(ClientId::generate(), SessionData::new()) };
+    let mut create = Create::new(ClientId::generate(), SessionData::new());
+    create.max_age = max_age;
     match node.create(create).await.unwrap() {
         Created::New(record) => record,
         other => panic!("{other:?}"),
@@ -37,16 +38,8 @@ async fn a_session_whose_max_age_grows_is_found_by_its_id_as_long_as_it_lives() 
         let node = node(&url).await;
         let hour = Duration::from_secs(3600);
         let record = seeded(&node, MaxAge::After(Duration::from_secs(1))).await;
-        let grown = Commit {
-            client: record.client_id,
-            generation: record.generation,
-            version: Some(record.version),
-            data: SessionData::new(),
-            max_age: MaxAge::After(hour),
-            lease: None,
-            release: false,
-            new_id: None,
-        };
+        let mut grown = Commit::new(&record, SessionData::new());
+        grown.max_age = MaxAge::After(hour);
         assert!(matches!(node.commit(grown).await.unwrap(), Committed::Written(_)));
         let key = pointer(&record);
         let server = match url.contains("cluster") {

@@ -45,7 +45,8 @@ async fn no_connection_is_left_by_a_backend_that_was_shut_down_or_only_dropped()
 
 async fn session(node: &RedisBackend, max_age: MaxAge) -> ClientId {
     let client = ClientId::generate();
-    let create = Create { max_age, ..Create::new(client, Default::default()) };
+    let mut create = Create::new(client, Default::default());
+    create.max_age = max_age;
     let created = node.create(create).await.unwrap();
     assert!(matches!(created, Created::New(_)));
     client

@@ -35,16 +35,7 @@ async fn seeded(node: &RedisBackend) -> Record {
 }
 
 fn commit(record: &Record, n: i64) -> Commit {
-    Commit {
-        client: record.client_id,
-        generation: record.generation,
-        version: Some(record.version),
-        data: data(n),
-        max_age: record.max_age,
-        lease: None,
-        release: false,
-        new_id: None,
-    }
+    Commit::new(record, data(n))
 }
 
 async fn next(events: &mut Receiver<BackendEvent>) -> SessionEvent {
@@ -145,7 +136,8 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
             begin(&redis);
             let create = a.create(Create::new(nobody, data(1))).await;
             assert!(create.is_err(), "{place}: {create:?}");
-            let seal = Commit { new_id: Some(NewId::Seal), ..commit(&sealed, 2) };
+            let mut seal = commit(&sealed, 2);
+            seal.new_id = Some(NewId::Seal);
             for write in [commit(&written, 2), seal] {
                 let refused = a.commit(write).await.expect_err(&place);
                 assert!(
@@ -271,7 +263,8 @@ async fn foreign_values_at_our_keys_stand_in_nobodys_way() {
         redis.cli(&command);
         let acquired = node.acquire(&record.client_id, WAIT).await;
         let acquired = acquired.unwrap_or_else(|error| panic!("{what}: {error}"));
-        let write = Commit { lease: Some(acquired.lease), release: true, ..commit(&record, 2) };
+        let mut write = commit(&record, 2);
+        (write.lease, write.release) = (Some(acquired.lease), true);
         let written = node.commit(write).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         match part {
             // Who can't be read is over.

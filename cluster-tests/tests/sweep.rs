@@ -28,7 +28,9 @@ async fn backend(redis: &Redis) -> RedisBackend {
 fn creation(client: ClientId, max_age: Duration) -> Create {
     let mut data = SessionData::new();
     data.insert("name", "somebody").unwrap();
-    Create { max_age: MaxAge::After(max_age), ..Create::new(client, data) }
+    let mut create = Create::new(client, data);
+    create.max_age = MaxAge::After(max_age);
+    create
 }
 
 fn key(client: ClientId, part: &str) -> String {
@@ -111,16 +113,8 @@ async fn the_list_of_ends_outlives_a_session_that_was_renewed() {
     let data = create.data.clone();
     let Created::New(record) = backend.create(create).await.unwrap() else { panic!("a new one") };
     // The list thinks that it ends in a second, and is told otherwise only by looking.
-    let commit = Commit {
-        client,
-        generation: record.generation,
-        version: None,
-        data,
-        max_age: MaxAge::Default,
-        lease: None,
-        release: false,
-        new_id: None,
-    };
+    let mut commit = Commit::new(&record, data);
+    (commit.version, commit.max_age) = (None, MaxAge::Default);
     backend.commit(commit).await.unwrap();
     let list = format!("{PREFIX}:{{sweep}}:due");
     let score = || redis.ask(&["ZSCORE", &list, client.as_str()])?.parse::<f64>().ok();

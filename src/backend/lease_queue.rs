@@ -12,9 +12,29 @@ use crate::backend::LeaseToken;
 use crate::backend::on_drop::Undo;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The lease of one client.
+/// The node-local lease of one client: a building block for backends.
+///
+/// First come, first served. A lease is handed on by [`release`](Self::release), or, if its owner
+/// never comes back, when it runs out: nothing polls. The backend keeps one queue for each client,
+/// and may drop one that [is idle](Self::is_idle). All calls for a client have to use the same queue
+/// as long as it is not.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> axum_io_session::Result<()> {
+/// use std::time::Duration;
+/// use axum_io_session::backend::LeaseQueue;
+///
+/// let (queue, length) = (LeaseQueue::default(), Duration::from_secs(10));
+/// let lease = queue.acquire(length, Duration::from_secs(1), 100).await?;
+/// assert!(queue.owns(lease) && queue.renew(lease, length));
+/// queue.release(lease, length);
+/// assert!(queue.is_idle());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
-pub(in crate::backend) struct LeaseQueue {
+pub struct LeaseQueue {
     state: Mutex<State>,
 }
 
@@ -41,9 +61,15 @@ impl LeaseQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits in the queue for at most `wait`. Dropping the future leaves the queue, or gives back
-    /// a lease that was granted and not yet seen.
-    pub(in crate::backend) async fn acquire(
+    /// Waits for at most `wait` for a lease of this `length`. At most `limit` callers wait.
+    ///
+    /// Cancel safe: dropping the future leaves the queue, or gives back a lease that was granted and
+    /// not yet seen.
+    ///
+    /// # Errors
+    /// [`WaitTimeout`](ErrorKind::WaitTimeout) after `wait`, [`Busy`](ErrorKind::Busy) beyond
+    /// `limit`.
+    pub async fn acquire(
         &self,
         length: Duration,
         wait: Duration,
@@ -91,8 +117,8 @@ impl LeaseQueue {
         }
     }
 
-    /// Extends the owner's lease.
-    pub(in crate::backend) fn renew(&self, token: LeaseToken, length: Duration) -> bool {
+    /// Extends the owner's lease. `false` if the token is not the owner's.
+    pub fn renew(&self, token: LeaseToken, length: Duration) -> bool {
         let mut state = self.lock();
         state.expire_owner(length);
         match &mut state.owner {
@@ -105,15 +131,15 @@ impl LeaseQueue {
     }
 
     /// Whether this token owns the lease now.
-    pub(in crate::backend) fn owns(&self, token: LeaseToken) -> bool {
+    pub fn owns(&self, token: LeaseToken) -> bool {
         self.lock()
             .owner
             .as_ref()
             .is_some_and(|owner| owner.token == token && owner.until > Instant::now())
     }
 
-    /// Gives the lease back, or leaves the queue.
-    pub(in crate::backend) fn release(&self, token: LeaseToken, length: Duration) {
+    /// Gives the lease back, or leaves the queue. The next owner's has this `length`.
+    pub fn release(&self, token: LeaseToken, length: Duration) {
         let mut state = self.lock();
         if state.owner.as_ref().is_some_and(|owner| owner.token == token) {
             state.owner = None;
@@ -130,7 +156,7 @@ impl LeaseQueue {
     }
 
     /// Whether nobody owns or waits.
-    pub(in crate::backend) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         let state = self.lock();
         state.waiters.is_empty()
             && state.owner.as_ref().is_none_or(|owner| owner.until <= Instant::now())

@@ -1,15 +1,17 @@
 //! Arguments and results of a backend's operations.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::error::{Error, Result};
 use crate::session::{
     ClientId, DestroyReason, Generation, Lifetime, MaxAge, NodeId, Record, SessionData,
-    SessionDestroy, SessionEvent, SessionId,
+    SessionDestroy, SessionEvent, SessionId, SessionSet,
 };
 
 /// Proof that a lease was granted: a different one each time.
@@ -29,7 +31,40 @@ impl LeaseToken {
 impl LeaseToken {
     /// As text, for a store's use.
     pub(crate) fn text(self) -> String {
-        format!("{:032x}", self.0)
+        self.to_string()
+    }
+}
+
+/// 32 hexadecimal digits, for the place that keeps leases. Whoever knows a token can use its lease:
+/// it belongs in no log.
+impl fmt::Display for LeaseToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A text that is no lease token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidToken(());
+
+impl fmt::Display for InvalidToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a lease token: expected 32 lower-case hexadecimal digits")
+    }
+}
+
+impl std::error::Error for InvalidToken {}
+
+/// Reads what `Display` writes, and nothing else.
+impl FromStr for LeaseToken {
+    type Err = InvalidToken;
+
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidToken> {
+        let canonical = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        match u128::from_str_radix(text, 16) {
+            Ok(token) if canonical && text.len() == 32 => Ok(Self(token)),
+            _ => Err(InvalidToken(())),
+        }
     }
 }
 
@@ -55,6 +90,7 @@ pub enum Loaded {
 
 /// What [`create`](super::Backend::create) is to create.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Create {
     /// For whom.
     pub client: ClientId,
@@ -88,6 +124,26 @@ impl Create {
     pub fn joins(&self, existing: &Record) -> bool {
         !self.sealed && existing.is_joinable(self.join)
     }
+
+    /// The session that this creates, with new ids.
+    ///
+    /// # Errors
+    /// [`SessionEnded`](crate::ErrorKind::SessionEnded) if its whole life is over already, those of
+    /// [`MaxAge::validate`] and of [`SessionData::encode`].
+    pub fn record(self, config: &BackendConfig) -> Result<Record> {
+        let ttl = config.lifetime.ttl(self.max_age.validate()?, self.sealed, self.age);
+        if ttl.is_zero() {
+            return Err(Error::ended());
+        }
+        self.data.encode(config.max_payload)?;
+        Ok(Record {
+            sealed: self.sealed,
+            data: self.data,
+            max_age: self.max_age,
+            age: self.age,
+            ..Record::new(SessionId::generate(), self.client, Generation::random(), ttl)
+        })
+    }
 }
 
 /// The result of [`create`](super::Backend::create).
@@ -106,6 +162,7 @@ pub enum Created {
 
 /// A write.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Commit {
     /// Whose session.
     pub client: ClientId,
@@ -126,19 +183,93 @@ pub struct Commit {
     pub new_id: Option<NewId>,
 }
 
+impl Commit {
+    /// A write of this data to the session as it was read. It changes neither the max age nor the
+    /// id, and goes without a lease.
+    pub fn new(read: &Record, data: SessionData) -> Self {
+        Self {
+            client: read.client_id,
+            generation: read.generation,
+            version: Some(read.version),
+            data,
+            max_age: read.max_age,
+            lease: None,
+            release: false,
+            new_id: None,
+        }
+    }
+
+    /// What this makes of the client's live session. The lease is not checked.
+    ///
+    /// # Errors
+    /// Those of [`MaxAge::validate`] and of [`SessionData::encode`].
+    pub fn revise(&self, live: &Record, config: &BackendConfig) -> Result<Revision> {
+        if live.generation != self.generation {
+            return Ok(Revision::Ended);
+        }
+        if self.version.is_some_and(|version| version != live.version) {
+            return Ok(Revision::Conflict);
+        }
+        let new_id = self.new_id.filter(|new_id| match new_id {
+            NewId::Renew { from } => live.session_id == *from,
+            NewId::Seal => true,
+        });
+        let seals = new_id == Some(NewId::Seal);
+        let sealed = live.sealed || seals;
+        let ttl = config.lifetime.ttl(self.max_age.validate()?, sealed, live.age);
+        if ttl.is_zero() {
+            return Ok(Revision::Expired);
+        }
+        self.data.encode(config.max_payload)?;
+        let mut record = Record {
+            sealed,
+            version: live.version + 1,
+            data: self.data.clone(),
+            max_age: self.max_age,
+            ttl,
+            remaining: ttl,
+            ..live.clone()
+        };
+        if new_id.is_some() {
+            let overlap = if seals { Duration::ZERO } else { config.renew_overlap };
+            record.previous = live.previous_after(overlap);
+            record.session_id = SessionId::generate();
+        }
+        if seals {
+            record.generation = Generation::random();
+        }
+        Ok(Revision::Written(record))
+    }
+}
+
+/// What a [`Commit`] makes of a live session.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Revision {
+    /// The session as it is to be written.
+    Written(Record),
+    /// Another writer was faster.
+    Conflict,
+    /// The live session is another one: the writer's has ended.
+    Ended,
+    /// The session's whole life is over: it is to be ended as
+    /// [`Expired`](crate::session::DestroyReason::Expired).
+    Expired,
+}
+
 /// What a new id is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NewId {
     /// The same session: the generation stays, and the id it replaces opens the session for
     /// [`renew_overlap`](BackendConfig::renew_overlap) more. Nothing is renewed if the session's
-    /// id is not `from` any more: another writer was faster, and one new id is enough.
+    /// id is not `from` any more: one new id is enough.
     Renew {
         /// The id that the writer holds.
         from: SessionId,
     },
     /// A sealed session with this data takes the place of this one: a new generation, and no
-    /// earlier id opens it. The end of the old one is told as
+    /// earlier id opens it. The end of the old one is published as
     /// [`Sealed`](crate::session::DestroyReason::Sealed), just before the change.
     Seal,
 }
@@ -149,7 +280,7 @@ pub enum NewId {
 pub enum Committed {
     /// Written; the record as it is now.
     Written(Record),
-    /// Not written: somebody wrote before. The newest record.
+    /// Not written: another writer was faster. The newest record.
     Conflict(Record),
     /// Not written: the session has ended.
     Ended,
@@ -174,6 +305,7 @@ pub enum DestroyTarget {
 
 /// A granted lease.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Acquired {
     /// Proof for renewal, commit and release.
     pub lease: LeaseToken,
@@ -183,12 +315,20 @@ pub struct Acquired {
     pub record: Option<Record>,
 }
 
+impl Acquired {
+    /// A lease that was granted for this long, and the client's live session.
+    pub fn new(lease: LeaseToken, length: Duration, record: Option<Record>) -> Self {
+        Self { lease, length, record }
+    }
+}
+
 /// A client's session as a node knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionSnapshot {
     /// Its id.
     pub session_id: SessionId,
-    /// Its birth mark.
+    /// Tells it from the client's other sessions.
     pub generation: Generation,
     /// Whether it is sealed.
     pub sealed: bool,
@@ -198,7 +338,21 @@ pub struct SessionSnapshot {
     pub version: u64,
 }
 
-/// What every backend has to know of its bridge.
+impl From<&Record> for SessionSnapshot {
+    /// The snapshot of a record that was read just now.
+    fn from(record: &Record) -> Self {
+        let now = Instant::now();
+        Self {
+            session_id: record.session_id,
+            generation: record.generation,
+            sealed: record.sealed,
+            created: now.checked_sub(record.age).unwrap_or(now),
+            version: record.version,
+        }
+    }
+}
+
+/// A bridge's settings for its backend.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BackendConfig {
@@ -234,17 +388,18 @@ impl Default for BackendConfig {
 
 /// An event with what the bridge needs to route it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BackendEvent {
-    /// What is told.
+    /// What happened.
     pub event: SessionEvent,
-    /// The birth mark of the session concerned.
+    /// The generation of the session concerned.
     pub generation: Option<Generation>,
     /// The version that the session has by this change. `None` for what is no change of it: an end,
     /// a notice of a change made elsewhere, the first use after a restart.
     pub version: Option<u64>,
     /// Whether the session that was created or changed is sealed. `false` for an end.
     pub sealed: bool,
-    /// For an end by sealing: the birth mark of the sealed session that took its place.
+    /// For an end by sealing: the generation of the sealed session that took its place.
     pub successor: Option<Generation>,
 }
 
@@ -259,7 +414,46 @@ impl BackendEvent {
         Self { generation, ..Self::plain(SessionEvent::Destroy(event)) }
     }
 
-    /// Why a session ended, if this tells an end.
+    /// A session that was created or changed, and is this record now.
+    pub fn change(event: SessionSet, record: &Record) -> Self {
+        Self {
+            generation: Some(record.generation),
+            version: Some(record.version),
+            sealed: record.sealed,
+            ..Self::plain(SessionEvent::Set(event))
+        }
+    }
+
+    /// What is published of a new session.
+    pub fn created(record: &Record, node: &NodeId) -> Self {
+        let set = SessionSet::new(record.client_id, record.session_id, true, true, node.clone());
+        Self::change(set, record)
+    }
+
+    /// What is published of a commit that made `new` of `old`, in this order: for a sealed session
+    /// the end of what it was before, and the change.
+    pub fn committed(old: &Record, new: &Record, node: &NodeId) -> Vec<Self> {
+        let mut events = Vec::with_capacity(2);
+        if new.generation != old.generation {
+            let reason = DestroyReason::Sealed;
+            let end = SessionDestroy::new(old.client_id, old.session_id, reason, node.clone());
+            let end = Self::end(end, Some(old.generation));
+            events.push(Self { successor: Some(new.generation), ..end });
+        }
+        let moved = new.session_id != old.session_id;
+        let mut set = SessionSet::new(new.client_id, new.session_id, false, moved, node.clone());
+        set.previous_id = moved.then_some(old.session_id);
+        events.push(Self::change(set, new));
+        events
+    }
+
+    /// What is published of a session's end.
+    pub fn ended(record: &Record, reason: DestroyReason, node: &NodeId) -> Self {
+        let end = SessionDestroy::new(record.client_id, record.session_id, reason, node.clone());
+        Self::end(end, Some(record.generation))
+    }
+
+    /// Why a session ended, if this is an end.
     pub fn destroy_reason(&self) -> Option<DestroyReason> {
         match &self.event {
             SessionEvent::Destroy(event) => Some(event.reason),
@@ -268,7 +462,7 @@ impl BackendEvent {
     }
 }
 
-/// What a node says of itself to the others.
+/// The figures that a node publishes with its heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
@@ -285,28 +479,28 @@ pub struct NodeStats {
     pub commits: u64,
     /// Leases that it was granted.
     pub leases: u64,
-    /// Events that it told its listeners.
+    /// Events that it delivered to its listeners.
     pub events: u64,
     /// The version of this crate that it runs.
     pub version: String,
 }
 
-/// A node that is there.
+/// A live node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct NodeInfo {
     /// Its name.
     pub node: NodeId,
-    /// What it said last.
+    /// The figures of its last heartbeat.
     pub figures: NodeStats,
-    /// How long ago that was.
+    /// Time since that heartbeat.
     #[serde(rename = "seenMs", serialize_with = "as_millis")]
     pub seen: Duration,
 }
 
 impl NodeInfo {
-    /// A node that said this so long ago.
+    /// A node whose last heartbeat had these figures and came this long ago.
     pub fn new(node: NodeId, figures: NodeStats, seen: Duration) -> Self {
         Self { node, figures, seen }
     }
@@ -314,4 +508,21 @@ impl NodeInfo {
 
 fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_token_reads_back_from_its_text_and_from_no_other() {
+        let token = LeaseToken::random();
+        let text = token.to_string();
+        assert_eq!((text.len(), text.parse()), (32, Ok(token)));
+        assert!(!format!("{token:?}").contains(&text));
+        for other in ["", &text[1..], &format!("{text}0"), &"G".repeat(32), &"A".repeat(32)] {
+            assert_eq!(other.parse::<LeaseToken>(), Err(InvalidToken(())), "{other}");
+        }
+        assert!(format!("+{}", &text[1..]).parse::<LeaseToken>().is_err());
+    }
 }

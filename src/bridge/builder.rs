@@ -320,6 +320,7 @@ impl SessionBridgeBuilder {
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn redis(mut self, redis: impl Into<RedisConfig>) -> Self {
         let redis = redis.into();
         self.shared = true;

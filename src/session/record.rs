@@ -10,13 +10,14 @@ use super::data::SessionData;
 use super::id::{ClientId, SessionId};
 use super::max_age::MaxAge;
 
-/// A session's birth mark: it stays through changes and through `renew_id`, and differs after
-/// `rotate` and for the client's next session. It tells a writer that holds an ended session apart.
+/// Tells a client's sessions apart: it stays through changes and through `renew_id`, and differs
+/// after `rotate` and for the client's next session. A writer that holds an ended session is
+/// recognised by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// A new birth mark.
+    /// A new one.
     pub fn random() -> Self {
         // 53 bits: exact in every JSON and Lua implementation.
         Self(rand::rng().next_u64() >> 11)
@@ -44,6 +45,7 @@ impl fmt::Debug for Generation {
 
 /// An id that a session had before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PreviousId {
     /// The id.
     pub session_id: SessionId,
@@ -54,12 +56,13 @@ pub struct PreviousId {
 /// A session as it is stored. All times are relative to the moment of reading, so that the
 /// clocks of nodes need not agree.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
     /// The id that the session cookie carries.
     pub session_id: SessionId,
     /// The client it belongs to.
     pub client_id: ClientId,
-    /// Its birth mark.
+    /// Tells it from the client's other sessions.
     pub generation: Generation,
     /// Whether the session is sealed: seen and changed only with its own cookie. Fixed for a
     /// generation: sealing a session begins a new one.
@@ -81,7 +84,48 @@ pub struct Record {
     pub remaining: Duration,
 }
 
+impl PreviousId {
+    /// An earlier id that opens the session for this long.
+    pub fn new(session_id: SessionId, opens_for: Duration) -> Self {
+        Self { session_id, opens_for }
+    }
+}
+
 impl Record {
+    /// An open session without data at its first version, which lives for `ttl`. A backend that
+    /// reads a record from where it keeps it sets the other fields.
+    pub fn new(
+        session_id: SessionId,
+        client_id: ClientId,
+        generation: Generation,
+        ttl: Duration,
+    ) -> Self {
+        Self {
+            session_id,
+            client_id,
+            generation,
+            sealed: false,
+            previous: Vec::new(),
+            version: 1,
+            data: SessionData::new(),
+            max_age: MaxAge::Default,
+            age: Duration::ZERO,
+            ttl,
+            remaining: ttl,
+        }
+    }
+
+    /// The record as it is this much later if nothing changes it; `None` once it has expired.
+    pub fn later(&self, elapsed: Duration) -> Option<Self> {
+        let remaining = self.remaining.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        let previous = self
+            .previous
+            .iter()
+            .map(|old| PreviousId { opens_for: old.opens_for.saturating_sub(elapsed), ..*old });
+        let age = self.age.saturating_add(elapsed);
+        Some(Self { previous: previous.collect(), age, remaining, ..self.clone() })
+    }
+
     /// How many of its earlier ids a session remembers.
     pub const PREVIOUS_IDS: usize = 8;
 
@@ -120,19 +164,20 @@ mod tests {
     use std::collections::HashSet;
 
     fn record() -> Record {
-        Record {
-            session_id: SessionId::generate(),
-            client_id: ClientId::generate(),
-            generation: Generation::random(),
-            sealed: false,
-            previous: Vec::new(),
-            version: 1,
-            data: SessionData::new(),
-            max_age: MaxAge::Default,
-            age: Duration::ZERO,
-            ttl: Duration::from_secs(60),
-            remaining: Duration::from_secs(60),
-        }
+        let (session, client) = (SessionId::generate(), ClientId::generate());
+        Record::new(session, client, Generation::random(), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_record_grows_old_until_it_has_expired() {
+        let mut record = record();
+        record.previous = record.previous_after(Duration::from_secs(10));
+        let second = Duration::from_secs(1);
+        let later = record.later(20 * second).unwrap();
+        assert_eq!((later.age, later.remaining), (20 * second, 40 * second));
+        assert_eq!(later.previous[0].opens_for, Duration::ZERO);
+        assert_eq!(later.ttl, record.ttl);
+        assert!(record.later(59 * second).is_some() && record.later(60 * second).is_none());
     }
 
     #[test]

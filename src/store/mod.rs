@@ -5,6 +5,7 @@
 //! implement [`SessionStore`].
 
 #[cfg(feature = "conformance")]
+#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
 #[cfg(feature = "file-store")]
 mod file;
@@ -20,6 +21,7 @@ use crate::error::BoxError;
 use crate::session::{ClientId, Generation, MaxAge, SessionId};
 
 #[cfg(feature = "file-store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use file::FileStore;
 pub use live::LiveStore;
 pub use text::SessionText;
@@ -35,6 +37,7 @@ pub(crate) fn now_ms() -> u64 {
 /// A store that keeps records of its own making needs only the first three fields; the others
 /// have defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StoredSession {
     /// The data as JSON text. A text that is no JSON object ends the session when it is read.
     pub session: SessionText,
@@ -50,7 +53,7 @@ pub struct StoredSession {
     /// Number of writes.
     #[serde(default)]
     pub version: u64,
-    /// The session's birth mark.
+    /// Tells the session from its client's other ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
     /// The client it belongs to. A record without one goes to the first client that presents
@@ -70,11 +73,26 @@ pub struct StoredSession {
 
 /// An id that a stored session had before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StoredPreviousId {
     /// The id.
     pub id: SessionId,
     /// Until when it opens the session: milliseconds since the Unix epoch.
     pub until: u64,
+}
+
+impl StoredPreviousId {
+    /// An id that opens the session until then.
+    pub fn new(id: SessionId, until: u64) -> Self {
+        Self { id, until }
+    }
+}
+
+impl StoreEntry {
+    /// An entry.
+    pub fn new(id: SessionId, expires_at: u64) -> Self {
+        Self { id, expires_at }
+    }
 }
 
 impl StoredSession {
@@ -97,6 +115,7 @@ impl StoredSession {
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SetOutcome {
     /// There was no live record under this id.
     Created,
@@ -106,6 +125,7 @@ pub enum SetOutcome {
 
 /// One entry of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreEntry {
     /// The session.
     pub id: SessionId,

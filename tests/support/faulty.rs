@@ -137,8 +137,9 @@ impl Backend for Faulty {
             "keeps the generation" if commit.new_id == Some(NewId::Seal) => {
                 let generation = commit.generation;
                 return Ok(match self.inner.commit(commit).await? {
-                    Committed::Written(record) => {
-                        Committed::Written(Record { generation, ..record })
+                    Committed::Written(mut record) => {
+                        record.generation = generation;
+                        Committed::Written(record)
                     }
                     other => other,
                 });
@@ -178,7 +179,7 @@ impl Backend for Faulty {
                 let held = self.inner.acquire(&all, wait).await?;
                 let record = self.inner.acquire(client, wait).await?;
                 self.inner.release(client, record.lease);
-                Ok(Acquired { record: record.record, ..held })
+                Ok(Acquired::new(held.lease, held.length, record.record))
             }
             "waits for ever" => self.inner.acquire(client, Duration::from_secs(3600)).await,
             _ => self.inner.acquire(client, wait).await,
