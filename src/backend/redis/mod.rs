@@ -47,9 +47,9 @@ use keys::Keys;
 use lease::Leases;
 use pubsub::subscriber::Listener;
 use script::failed;
-use view::suspects::Doubt;
-use view::tombstones::Ended;
-use view::tracker::WatchedClients;
+use view::old::suspects::Doubt;
+use view::old::tombstones::Ended;
+use view::old::tracker::WatchedClients;
 
 pub use config::{KeyspaceEvents, RedisConfig};
 /// The client library, for [`RedisConfig::from_fred`].

@@ -9,8 +9,8 @@ use crate::backend::BackendEvent;
 use crate::backend::redis::context::Shared;
 use crate::backend::redis::expiry::probe::Found;
 use crate::backend::redis::script::reply::{Fields, Stored};
-use crate::backend::redis::view::suspects::Doubtful;
-use crate::backend::redis::view::tracker::Belief;
+use crate::backend::redis::view::old::suspects::Doubtful;
+use crate::backend::redis::view::old::tracker::Belief;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, Record, SessionDestroy, SessionEvent, SessionSet};
 

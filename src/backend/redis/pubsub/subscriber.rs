@@ -15,7 +15,7 @@ use crate::backend::BackendEvent;
 use crate::backend::redis::context::Shared;
 use crate::backend::redis::pubsub::cluster::Heard;
 use crate::backend::redis::pubsub::message::{self, Announcement, Said};
-use crate::backend::redis::view::tracker::{Belief, Change};
+use crate::backend::redis::view::old::tracker::{Belief, Change};
 use crate::session::{DestroyReason, SessionEvent};
 
 /// Turns given to the listeners of this node when they fall behind.

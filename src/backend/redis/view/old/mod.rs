@@ -1,0 +1,3 @@
+pub(crate) mod suspects;
+pub(crate) mod tombstones;
+pub(crate) mod tracker;
