@@ -4,8 +4,10 @@ use fred::prelude::*;
 
 use super::hints::{Hint, Only, pointer};
 use crate::backend::redis::context::{Shared, millis};
+use crate::backend::redis::expiry::probe::probe_and_clean;
 use crate::backend::redis::script;
 use crate::backend::redis::script::reply::{Fields, Stored, mode_text};
+use crate::backend::redis::view::Input;
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
@@ -18,7 +20,7 @@ impl Shared {
     pub(super) async fn client_record(&self, client: &ClientId) -> Result<Option<Record>> {
         let stored = match self.link.fields(self.keys.record(client)).await? {
             Some(values) if Fields(&values).is_missing() => {
-                self.look_into_absence(client);
+                self.view.apply(Input::Missing(*client));
                 return Ok(None);
             }
             Some(values) => Fields(&values).record(client, self.link.clock.now()),
@@ -35,23 +37,16 @@ impl Shared {
                 Ok(Some(record))
             }
             Stored::Over => {
-                self.resolve(client, DestroyReason::Expired).await?;
+                probe_and_clean(self, client, DestroyReason::Expired).await?;
                 Ok(None)
             }
             Stored::Corrupt(error) => {
                 tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
                 if !self.end(client, DestroyReason::Corrupt, End::default()).await? {
-                    self.resolve(client, DestroyReason::Corrupt).await?;
+                    probe_and_clean(self, client, DestroyReason::Corrupt).await?;
                 }
                 Ok(None)
             }
-        }
-    }
-
-    /// A session that sockets have here is not there: somebody has to tell, if nobody has.
-    fn look_into_absence(&self, client: &ClientId) {
-        if self.watched.known(client).is_some() {
-            self.looks.add(client, DestroyReason::Expired);
         }
     }
 
@@ -297,7 +292,7 @@ impl Shared {
 
     pub(super) async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         let Some(client) = self.hinted(session).await? else { return Ok(()) };
-        self.resolve(&client, DestroyReason::External).await.map(drop)
+        probe_and_clean(self, &client, DestroyReason::External).await.map(drop)
     }
 }
 

@@ -34,92 +34,33 @@
 //! sent ([`View::step`]). Then Redis is right: sessions that it does not have are over, and one whose
 //! end was emitted is back.
 
-#![allow(dead_code, unused_imports)]
-pub(super) mod old;
+mod comparison;
+mod input;
 mod probes;
 pub(crate) mod shared;
 mod suspects;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod tracked;
 mod tracker;
-
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::backend::redis::pubsub::message::Announcement;
 use crate::backend::{BackendEvent, SessionSnapshot};
-use crate::session::{
-    ClientId, DestroyReason, Gap, Generation, NodeId, Record, SessionDestroy, SessionEvent,
-    SessionId, SessionSet,
-};
+use crate::session::{ClientId, DestroyReason, Gap, NodeId, Record, SessionEvent};
+use comparison::{missed_end, missed_set};
 use probes::Probes;
 use tombstones::Tombstones;
-use tracker::{State, Tracker};
+use tracked::State;
+use tracker::Tracker;
 
+pub(crate) use comparison::Comparison;
+pub(crate) use input::{Actions, Input, Step};
 pub(crate) use probes::{DueProbes, ProbeOutcome};
 pub(crate) use suspects::Suspects;
-pub(crate) use tracker::SessionVersion;
-
-/// A point in the sequence of inputs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Step(u64);
-
-/// What the view is notified of.
-#[derive(Debug)]
-pub(crate) enum Input<'a> {
-    /// A node announced something, this one included.
-    Announced(Announcement),
-    /// A record was read, or is what a write left.
-    Read(&'a Record),
-    /// A read of this client found no record.
-    Missing(ClientId),
-    /// A socket of this client comes, and reads its session next.
-    Watched(ClientId),
-    /// What it found.
-    FirstRead(ClientId, Option<&'a Record>),
-    /// A socket left, or did not come.
-    Unwatched(ClientId),
-    /// Redis itself says that something happened to a client's record.
-    KeyspaceEvent(ClientId, DestroyReason),
-    /// Another node found a session gone that it can't name.
-    ProbeRequested(ClientId, DestroyReason),
-    /// A client that was due was probed.
-    Probed(ClientId, ProbeOutcome),
-    /// It could not be probed, and will be after this.
-    ProbeFailed(ClientId, Duration),
-    /// Announcements may have been lost.
-    Gap,
-    /// All clients are to be compared.
-    CompareAll,
-    /// A client that differs from Redis was read again.
-    Compared(Comparison<'a>),
-}
-
-/// A client's record, read to compare it with what is known.
-#[derive(Debug)]
-pub(crate) struct Comparison<'a> {
-    pub(crate) client: ClientId,
-    /// When the read was sent.
-    pub(crate) since: Step,
-    pub(crate) record: Option<&'a Record>,
-    /// The session whose end was announced by the probe that came with the read.
-    pub(crate) announced: Option<SessionId>,
-}
-
-/// What to do.
-#[derive(Debug, Default)]
-pub(crate) struct Actions {
-    /// Events to emit, in this order, before those of any later input.
-    pub(crate) emit: Vec<BackendEvent>,
-    /// Whether there may be something to probe earlier than before: see [`View::next_probe`].
-    pub(crate) probe: bool,
-    /// Whether there is something to compare: see [`View::take_suspects`].
-    pub(crate) reconcile: bool,
-    /// Whether the first deadline comes earlier than before: see [`View::next_deadline`].
-    pub(crate) timer: bool,
-}
+pub(crate) use tracked::SessionVersion;
 
 /// See the module.
 #[derive(Debug)]
@@ -301,40 +242,13 @@ impl View {
         let current = record.map(|record| record.generation);
         for (generation, id) in self.tracker.take_others(client, current, *announced, self.step) {
             if self.tombstones.add(client, generation) {
-                actions.emit.push(self.reconciled_end(client, generation, id, *record));
+                actions.emit.push(missed_end(&self.node, client, (generation, id), *record));
             }
         }
         let Some(record) = record else { return };
         self.tombstones.remove(client, record.generation);
         if let Some(begins) = self.tracker.catch_up(now, &State::of(record, now)) {
-            let node = self.node.clone();
-            let set = SessionSet::new(*client, record.session_id, false, begins, node);
-            actions.emit.push(BackendEvent {
-                generation: Some(record.generation),
-                version: Some(record.version),
-                sealed: record.sealed,
-                ..BackendEvent::plain(SessionEvent::Set(set))
-            });
-        }
-    }
-
-    fn reconciled_end(
-        &self,
-        client: &ClientId,
-        generation: Generation,
-        id: SessionId,
-        record: Option<&Record>,
-    ) -> BackendEvent {
-        // Sockets that follow a sealed session still can.
-        let heir = record.filter(|new| new.sealed && new.had(&id));
-        let reason = match heir {
-            Some(_) => DestroyReason::Sealed,
-            None => DestroyReason::Reconciled,
-        };
-        let end = SessionDestroy::new(*client, id, reason, self.node.clone());
-        BackendEvent {
-            successor: heir.map(|heir| heir.generation),
-            ..BackendEvent::end(end, Some(generation))
+            actions.emit.push(missed_set(&self.node, record, begins));
         }
     }
 

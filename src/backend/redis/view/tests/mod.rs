@@ -1,6 +1,8 @@
-//! The view without Redis: single cases here, random interleavings in [`model`].
+//! The view without Redis: single cases here, random interleavings in `model`.
 
+mod checks;
 mod model;
+mod world;
 
 use std::sync::LazyLock;
 use std::time::Duration;

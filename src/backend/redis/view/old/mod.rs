@@ -1,3 +1,0 @@
-pub(crate) mod suspects;
-pub(crate) mod tombstones;
-pub(crate) mod tracker;
