@@ -1,39 +1,36 @@
-//! What all parts of the backend share.
+//! What all components of the backend share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::*;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::error::failed;
 use super::hints::Hint;
 use super::keys::Keys;
+use crate::backend::BackendConfig;
 use crate::backend::redis::connection::commands::Link;
-use crate::backend::redis::expiry::probe::Looks;
 use crate::backend::redis::lease::Leases;
 use crate::backend::redis::pubsub::message;
-use crate::backend::redis::view::suspects::Doubt;
-use crate::backend::redis::view::tombstones::Ended;
-use crate::backend::redis::view::tracker::{Change, WatchedClients};
-use crate::backend::{BackendConfig, BackendEvent};
+use crate::backend::redis::view::Input;
+use crate::backend::redis::view::shared::SharedView;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Gap, Record, SessionEvent};
+use crate::session::{ClientId, Record};
 
-pub(super) struct Shared {
+/// The parts that all components of the backend use.
+pub(super) struct Context {
     pub(super) config: BackendConfig,
     /// This process among all others, whatever its node is called.
     pub(super) instance: String,
     pub(super) keys: Keys,
     pub(super) link: Link,
-    pub(super) events: broadcast::Sender<BackendEvent>,
-    pub(super) watched: WatchedClients,
-    pub(super) ended: Ended,
+    /// What this node believes about sessions, and the events that follow from it.
+    pub(super) view: SharedView,
     pub(super) leases: Leases,
-    pub(super) looks: Looks,
-    /// This node sweeps, and listens to what Redis says of records.
-    pub(super) sweeping: watch::Sender<bool>,
-    pub(super) doubt: Doubt,
+    /// Whether this node sweeps, and listens to keyspace events.
+    pub(super) leader: watch::Sender<bool>,
     /// Hints that could not be set and are tried again.
     pub(super) hints: mpsc::Sender<Hint>,
     pub(super) tasks: TaskTracker,
@@ -52,65 +49,52 @@ pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the bridge was shut down")
 }
 
-impl Shared {
+pub(crate) type Shared = Context;
+
+impl Context {
     /// The client concerned and this node, which most scripts are given first.
     pub(super) fn who(&self, client: &ClientId) -> Value {
         bytes(message::who(client, &self.config.node))
     }
 
-    /// Takes over a record that was read or written, unless its end was told meanwhile.
+    /// Has the view take over a record that was read or written.
     pub(super) fn learn(&self, record: &Record) {
-        if !self.ended.contains(&record.client_id, record.generation) {
-            self.watched.learn(&Change::of(record));
-        }
-    }
-
-    /// Tells this node.
-    pub(super) fn tell(&self, event: BackendEvent) {
-        // An error says that nobody listens.
-        let _ = self.events.send(event);
-    }
-
-    /// Tells this node's listeners that they may have missed something, and has its sockets'
-    /// sessions compared with Redis.
-    pub(super) fn gap(&self) {
-        let gap = SessionEvent::Gap(Gap::new(self.config.node.clone()));
-        self.tell(BackendEvent::plain(gap));
-        self.doubt.all();
+        self.view.apply(Input::Read(record));
     }
 
     /// Has all nodes compare their sockets' sessions with Redis: what others did to records may
     /// not have been noticed.
-    pub(super) async fn have_all_compare(&self) {
+    pub(super) async fn request_comparison(&self) {
         if let Err(error) = self.announce(message::compare()).await {
             tracing::debug!(%error, "nodes could not be asked to compare; their audits will find out");
-            self.doubt.all();
+            self.view.apply(Input::CompareAll);
         }
     }
 
     pub(super) async fn announce(&self, message: Vec<u8>) -> Result<()> {
         let message = bytes(message);
-        let told = self.link.ask(|redis| {
+        let published = self.link.ask(|redis| {
             let (channel, message) = (self.keys.announcements(), message.clone());
             async move { redis.publish(channel, message).await }
         });
-        told.await.map_err(|e| crate::backend::redis::error::failed("PUBLISH", e))
+        published.await.map_err(|e| failed("PUBLISH", e))
     }
 
-    pub(super) fn sweeps(&self) -> bool {
-        *self.sweeping.borrow()
+    /// Whether this node sweeps.
+    pub(super) fn is_leader(&self) -> bool {
+        *self.leader.borrow()
     }
 
-    /// Takes or loses the turn to sweep.
-    pub(super) fn sweep_is_ours(&self, ours: bool) {
-        self.sweeping.send_if_modified(|before| std::mem::replace(before, ours) != ours);
+    /// Begins or ends this node's turn to sweep.
+    pub(super) fn set_leader(&self, leads: bool) {
+        self.leader.send_if_modified(|before| std::mem::replace(before, leads) != leads);
     }
 
     /// Runs a change to its end even if the caller goes away: what follows its script has to be
     /// done as well.
     pub(super) async fn whole<T, F>(
         self: &Arc<Self>,
-        change: impl FnOnce(Arc<Shared>) -> F,
+        change: impl FnOnce(Arc<Context>) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,

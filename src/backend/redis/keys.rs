@@ -68,8 +68,8 @@ impl Keys {
         format!("{}{instance}", self.grants_prefix())
     }
 
-    pub(super) fn registry(&self) -> Vec<String> {
-        ["z", "h"].map(|part| format!("{}:{{nodes}}:{part}", self.prefix)).into()
+    pub(super) fn registry(&self) -> Vec<Key> {
+        ["z", "h"].map(|part| format!("{}:{{nodes}}:{part}", self.prefix).into()).into()
     }
 
     /// The pattern of keyspace notifications for records.

@@ -23,7 +23,6 @@ mod view;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,16 +42,19 @@ use connection::clock::RedisClock;
 use connection::commands::Link;
 use connection::connect::Connected;
 use connection::sentinel::Sentinels;
-use context::{Shared, closed};
+use context::{Context, closed};
 use error::failed;
-use expiry::probe::Looks;
+use expiry::probe::Prober;
+use expiry::sweeper::Sweeper;
+use expiry::timer::Timer;
 use keys::Keys;
 use lease::Leases;
-use pubsub::subscriber::Listener;
+use pubsub::subscriber::Subscriber;
+use reconcile::Reconciler;
+use registry::Registry;
 use script::Scripts;
-use view::suspects::Doubt;
-use view::tombstones::Ended;
-use view::tracker::WatchedClients;
+use view::Input;
+use view::shared::SharedView;
 
 pub use config::{KeyspaceEvents, RedisConfig};
 /// The client library, for [`RedisConfig::from_fred`].
@@ -69,7 +71,7 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// Sessions in Redis, shared by all nodes that use the same Redis and prefix.
 pub struct RedisBackend {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     listener: Client,
     /// Connections to sentinels, if Redis is behind some.
     sentinels: Vec<Client>,
@@ -88,14 +90,13 @@ impl RedisBackend {
     pub async fn connect(redis: RedisConfig, config: BackendConfig) -> Result<Self> {
         let connected = connection::connect::connect(&redis).await?;
         let Connected { pool, replicated, listener, sentinels, database, clustered } = connected;
-        let keys = Keys::new(&redis.prefix, database);
         let scripts = Scripts::new(&config, database, clustered);
-        let (events, _) = broadcast::channel(config.event_capacity);
+        let view = SharedView::new(config.node.clone(), config.event_capacity);
         let (hints, waiting) = mpsc::channel(hints::WAITING);
-        let shared = Arc::new(Shared {
+        let context = Arc::new(Context {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
-            keys,
+            keys: Keys::new(&redis.prefix, database),
             link: Link {
                 pool,
                 replicated,
@@ -104,21 +105,17 @@ impl RedisBackend {
                 clustered,
                 timeout: redis.timeout,
             },
-            events,
-            watched: WatchedClients::default(),
-            ended: Ended::default(),
+            view,
             leases: Leases::default(),
-            looks: Looks::default(),
-            sweeping: watch::Sender::new(false),
-            doubt: Doubt::default(),
+            leader: watch::Sender::new(false),
             hints,
             tasks: TaskTracker::new(),
         });
         let (notices, queue) = mpsc::channel(NOTICES);
         let closing = CancellationToken::new();
         let clients = sentinels.as_ref().map(|all| all.clients.clone()).unwrap_or_default();
-        let backend = Self { shared, listener, sentinels: clients, notices, closing };
-        backend.until_closed(hints::retry(backend.shared.clone(), waiting));
+        let backend = Self { context, listener, sentinels: clients, notices, closing };
+        backend.until_closed(hints::retry(backend.context.clone(), waiting));
         if let Err(error) = backend.start(&redis, sentinels, queue).await {
             backend.shutdown().await;
             return Err(error);
@@ -132,27 +129,26 @@ impl RedisBackend {
         sentinels: Option<Sentinels>,
         queue: mpsc::Receiver<u64>,
     ) -> Result<()> {
-        let shared = &self.shared;
-        shared.link.look_at_the_clock().await?;
-        let listener = Arc::new(Listener {
-            client: self.listener.clone(),
-            shared: shared.clone(),
-            keyspace: redis.keyspace,
-            timeout: redis.timeout,
-            heard: tokio::sync::Mutex::default(),
-            warned: AtomicBool::new(false),
-        });
-        let (ears, reconnects) = (listener.ears(), self.listener.reconnect_rx());
+        let context = &self.context;
+        context.link.look_at_the_clock().await?;
+        let subscriber = Arc::new(Subscriber::new(
+            self.listener.clone(),
+            context.clone(),
+            redis.keyspace,
+            redis.timeout,
+        ));
+        let (receivers, reconnects) = (subscriber.receivers(), self.listener.reconnect_rx());
         // The first node sweeps, and listens to what others do to records, from the start.
-        shared.sweep(redis.sweep).await?;
-        let turns = listener.begin().await?;
-        self.until_closed(listener.clone().listen(ears));
-        self.until_closed(listener.stay_subscribed(reconnects, turns));
-        self.until_closed(expiry::sweeper::sweep(shared.clone(), redis.sweep));
-        self.until_closed(expiry::timer::end_own(shared.clone()));
-        self.until_closed(expiry::probe::look_around(shared.clone()));
-        self.until_closed(reconcile::audit(shared.clone(), redis.audit));
-        self.until_closed(publish(shared.clone(), queue));
+        let sweeper = Sweeper::new(context.clone());
+        sweeper.sweep(redis.sweep).await?;
+        let turns = subscriber.begin().await?;
+        self.until_closed(subscriber.clone().listen(receivers));
+        self.until_closed(subscriber.stay_subscribed(reconnects, turns));
+        self.until_closed(sweeper.run(redis.sweep));
+        self.until_closed(Timer::new(context.clone()).run());
+        self.until_closed(Prober::new(context.clone()).probe_loop());
+        self.until_closed(Reconciler::new(context.clone(), redis.audit).run());
+        self.until_closed(publish(context.clone(), queue));
         // An answer may stand behind one that waits for replicas.
         let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
         let named = sentinels.as_ref().map(Sentinels::named);
@@ -164,7 +160,7 @@ impl RedisBackend {
                 named.clone(),
             ));
         };
-        shared.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
+        context.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
         watch(&self.listener, redis.timeout);
         if let Some(sentinels) = sentinels {
             self.until_closed(sentinels.listen());
@@ -174,7 +170,7 @@ impl RedisBackend {
 
     fn until_closed(&self, work: impl Future<Output = ()> + Send + 'static) {
         let closing = self.closing.clone();
-        self.shared.tasks.spawn(async move {
+        self.context.tasks.spawn(async move {
             tokio::select! {
                 () = work => {}
                 () = closing.cancelled() => {}
@@ -195,21 +191,21 @@ impl RedisBackend {
     }
 
     /// A change that has begun is finished, whatever becomes of the caller.
-    async fn whole<T, F>(&self, change: impl FnOnce(Arc<Shared>) -> F) -> Result<T>
+    async fn whole<T, F>(&self, change: impl FnOnce(Arc<Context>) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         self.open()?;
-        self.shared.whole(change).await
+        self.context.whole(change).await
     }
 }
 
 /// Publishes notices in the order they came.
-async fn publish(shared: Arc<Shared>, mut queue: mpsc::Receiver<u64>) {
+async fn publish(context: Arc<Context>, mut queue: mpsc::Receiver<u64>) {
     while let Some(cleared) = queue.recv().await {
-        let text = pubsub::message::cleanup(cleared, &shared.config.node);
-        if let Err(error) = shared.announce(text).await {
+        let text = pubsub::message::cleanup(cleared, &context.config.node);
+        if let Err(error) = context.announce(text).await {
             tracing::warn!(%error, "a cleanup could not be told");
         }
     }
@@ -230,7 +226,7 @@ impl Drop for RedisBackend {
         // Without a shutdown the connections would outlive their owner: the client library keeps
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(connection::connect::close(self.alone(), self.shared.link.pools()));
+            runtime.spawn(connection::connect::close(self.alone(), self.context.link.pools()));
         }
     }
 }
@@ -238,50 +234,50 @@ impl Drop for RedisBackend {
 #[async_trait]
 impl Backend for RedisBackend {
     fn node(&self) -> &NodeId {
-        &self.shared.config.node
+        &self.context.config.node
     }
 
     async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         self.open()?;
-        self.shared.load(sessions, hint).await
+        self.context.load(sessions, hint).await
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
-        self.whole(move |shared| async move { Box::pin(shared.create(&create)).await }).await
+        self.whole(move |context| async move { Box::pin(context.create(&create)).await }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.whole(move |shared| async move { Box::pin(shared.commit(commit)).await }).await
+        self.whole(move |context| async move { Box::pin(context.commit(commit)).await }).await
     }
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {
         let client = *client;
-        self.whole(move |shared| async move { shared.touch(&client, generation).await }).await
+        self.whole(move |context| async move { context.touch(&client, generation).await }).await
     }
 
     async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
-        self.whole(move |shared| async move { shared.destroy(target).await }).await
+        self.whole(move |context| async move { context.destroy(target).await }).await
     }
 
     async fn acquire(&self, client: &ClientId, wait: Duration) -> Result<Acquired> {
         self.open()?;
         tokio::select! {
-            acquired = self.shared.acquire(client, wait) => acquired,
+            acquired = self.context.acquire(client, wait) => acquired,
             () = self.closing.cancelled() => Err(closed()),
         }
     }
 
     async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        self.shared.renew(client, lease).await
+        self.context.renew(client, lease).await
     }
 
     fn release(&self, client: &ClientId, lease: LeaseToken) {
-        self.shared.release(client, lease);
+        self.context.release(client, lease);
     }
 
     async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
         self.open()?;
-        Ok(self.shared.client_record(client).await?.map(|record| record.session_id))
+        Ok(self.context.client_record(client).await?.map(|record| record.session_id))
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
@@ -292,32 +288,30 @@ impl Backend for RedisBackend {
     }
 
     fn cached_session(&self, client: &ClientId) -> Option<SessionSnapshot> {
-        self.shared.watched.known(client)
+        self.context.view.cached_session(client)
     }
 
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        let watched = &self.shared.watched;
-        watched.add(client);
-        let undo = Undo::new(|| watched.remove(client));
-        let record = self.shared.client_record(client).await?;
-        if let Some(record) = &record {
-            watched.begin(record);
-        }
+        let view = &self.context.view;
+        view.apply(Input::Watched(*client));
+        let undo = Undo::new(|| view.apply(Input::Unwatched(*client)));
+        let record = self.context.client_record(client).await?;
+        view.apply(Input::FirstRead(*client, record.as_ref()));
         undo.finished();
         Ok(record)
     }
 
     fn unwatch(&self, client: &ClientId) {
-        self.shared.watched.remove(client);
+        self.context.view.apply(Input::Unwatched(*client));
     }
 
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent> {
-        self.shared.events.subscribe()
+        self.context.view.subscribe()
     }
 
     async fn cleanup(&self) -> Result<u64> {
-        self.whole(|shared| async move { shared.cleanup().await }).await
+        self.whole(|context| async move { Sweeper::new(context).cleanup().await }).await
     }
 
     async fn can_clean_up(&self) -> Result<bool> {
@@ -327,12 +321,12 @@ impl Backend for RedisBackend {
 
     async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
         self.open()?;
-        self.shared.notify_set(session, is_new).await
+        self.context.notify_set(session, is_new).await
     }
 
     async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         self.open()?;
-        self.shared.notify_destroy(session).await
+        self.context.notify_destroy(session).await
     }
 
     fn notify_cleanup(&self, cleared: u64) {
@@ -341,27 +335,25 @@ impl Backend for RedisBackend {
         }
     }
 
-    async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {
+    async fn heartbeat(&self, stats: &NodeStats) -> Result<()> {
         self.open()?;
-        self.shared.heartbeat(figures, NODE_LIFE).await
+        Registry::new(self.context.clone()).heartbeat(stats, NODE_LIFE).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeInfo>> {
         self.open()?;
-        self.shared.nodes(NODE_LIFE).await
+        Registry::new(self.context.clone()).nodes(NODE_LIFE).await
     }
 
     async fn health(&self) -> Result<()> {
         self.open()?;
-        let pong: std::result::Result<Value, _> = self.shared.link.pool.next().ping(None).await;
+        let pong: std::result::Result<Value, _> = self.context.link.pool.next().ping(None).await;
         pong.map(drop).map_err(|e| failed("PING", e))
     }
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {
-        let shared = &self.shared;
-        let mut sizes = vec![("watched", shared.watched.len()), ("looks", shared.looks.len())];
-        sizes.extend(shared.leases.sizes());
-        sizes
+        let context = &self.context;
+        context.view.sizes().into_iter().chain(context.leases.sizes()).collect()
     }
 
     async fn shutdown(&self) {
@@ -369,14 +361,15 @@ impl Backend for RedisBackend {
         self.closing.cancel();
         if first {
             // Best done while there are connections. It lapses by itself otherwise.
-            let _ = self.shared.heartbeat(&NodeStats::default(), Duration::ZERO).await;
+            let registry = Registry::new(self.context.clone());
+            let _ = registry.heartbeat(&NodeStats::default(), Duration::ZERO).await;
         }
-        self.shared.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await.is_err() {
+        self.context.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_LIMIT, self.context.tasks.wait()).await.is_err() {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            connection::connect::close(self.alone(), self.shared.link.pools()).await;
+            connection::connect::close(self.alone(), self.context.link.pools()).await;
         }
     }
 }

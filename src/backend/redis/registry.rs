@@ -1,47 +1,57 @@
-//! Who is there: each node says so now and then.
+//! Node registry, maintained by heartbeats.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::Value;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::redis::context::{Shared, millis};
+use crate::backend::redis::context::{Context, millis};
 use crate::backend::{NodeInfo, NodeStats};
 use crate::error::Result;
 use crate::session::NodeId;
 
+/// What the registry holds of a node.
 #[derive(Serialize, Deserialize)]
-struct Said {
+struct Entry {
     node: String,
-    figures: NodeStats,
+    stats: NodeStats,
 }
 
-impl Shared {
-    fn registry(&self) -> Vec<fred::types::Key> {
-        self.keys.registry().into_iter().map(Into::into).collect()
+/// The nodes that share a prefix, each by its instance.
+pub(super) struct Registry {
+    context: Arc<Context>,
+}
+
+impl Registry {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
     }
 
-    /// Says that this node is there, for `life`; zero says goodbye.
-    pub(super) async fn heartbeat(&self, figures: &NodeStats, life: Duration) -> Result<()> {
-        let said = Said { node: self.config.node.as_str().to_owned(), figures: figures.clone() };
-        let text = serde_json::to_string(&said).unwrap_or_default();
+    /// Enters this node for `life`; zero removes it.
+    pub(super) async fn heartbeat(&self, stats: &NodeStats, life: Duration) -> Result<()> {
+        let Context { config, instance, keys, link, .. } = &*self.context;
+        let entry = Entry { node: config.node.as_str().to_owned(), stats: stats.clone() };
+        let entry = serde_json::to_string(&entry).unwrap_or_default();
         let arguments: Vec<Value> =
-            vec![self.instance.as_str().into(), millis(life).into(), text.into()];
-        let reply = self.link.run(&self.link.scripts.heartbeat, self.registry(), arguments).await?;
-        self.link.observe(&reply);
+            vec![instance.as_str().into(), millis(life).into(), entry.into()];
+        let reply = link.run(&link.scripts.heartbeat, keys.registry(), arguments).await?;
+        link.observe(&reply);
         Ok(())
     }
 
+    /// The nodes that live, by name. `life` is what their heartbeats ask for.
     pub(super) async fn nodes(&self, life: Duration) -> Result<Vec<NodeInfo>> {
-        let reply = self.link.run(&self.link.scripts.nodes, self.registry(), Vec::new()).await?;
+        let Context { keys, link, .. } = &*self.context;
+        let reply = link.run(&link.scripts.nodes, keys.registry(), Vec::new()).await?;
         let mut nodes: Vec<NodeInfo> = reply
             .items()
             .chunks_exact(2)
             .filter_map(|pair| {
                 let left = Duration::from_millis(pair[0].as_u64()?);
-                let said: Said = serde_json::from_str(&pair[1].as_bytes_str()?).ok()?;
-                let node = NodeId::new(&said.node).ok()?;
-                Some(NodeInfo::new(node, said.figures, life.saturating_sub(left)))
+                let entry: Entry = serde_json::from_str(&pair[1].as_bytes_str()?).ok()?;
+                let node = NodeId::new(&entry.node).ok()?;
+                Some(NodeInfo::new(node, entry.stats, life.saturating_sub(left)))
             })
             .collect();
         nodes.sort_by(|a, b| a.node.cmp(&b.node));

@@ -1,9 +1,11 @@
 //! Reading and changing sessions: a read is one command, a change one script.
 
 use super::context::{Shared, bytes};
+use super::expiry::probe::probe_and_clean;
 use super::hints::{Hint, Only, pointer};
 use super::pubsub::message;
 use super::record::{self, Stored, put_generation, put_max_age, put_number};
+use super::view::Input;
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
@@ -23,7 +25,7 @@ impl Shared {
     pub(super) async fn client_record(&self, client: &ClientId) -> Result<Option<Record>> {
         let stored = self.link.stored(self.keys.record(client)).await?;
         if stored.is_null() {
-            self.look_into_absence(client);
+            self.view.apply(Input::Missing(*client));
             return Ok(None);
         }
         let stored = stored.as_bytes().unwrap_or_default();
@@ -38,24 +40,17 @@ impl Shared {
                 Ok(Some(record))
             }
             Stored::Overdue => {
-                self.resolve(client, DestroyReason::Expired).await?;
+                probe_and_clean(self, client, DestroyReason::Expired).await?;
                 Ok(None)
             }
             Stored::Corrupt(error) => {
                 tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
                 if !self.end(client, DestroyReason::Corrupt, End::default()).await? {
-                    self.resolve(client, DestroyReason::Corrupt).await?;
+                    probe_and_clean(self, client, DestroyReason::Corrupt).await?;
                 }
                 Ok(None)
             }
             Stored::Newer(error) => Err(error),
-        }
-    }
-
-    /// A session that sockets have here is not there: its end has to be announced, if it was not.
-    fn look_into_absence(&self, client: &ClientId) {
-        if self.watched.known(client).is_some() {
-            self.looks.add(client, DestroyReason::Expired);
         }
     }
 
@@ -151,7 +146,7 @@ impl Shared {
         }
         // Whatever is there is overwritten: the first guess is the newest version known here.
         let client = commit.client;
-        commit.version = match self.watched.known(&client) {
+        commit.version = match self.view.cached_session(&client) {
             Some(known) if known.generation == commit.generation => Some(known.version),
             _ => self.client_record(&client).await?.map(|record| record.version),
         };
@@ -221,7 +216,7 @@ impl Shared {
                 _ => Committed::Ended,
             }),
             MISSING => {
-                self.look_into_absence(client);
+                self.view.apply(Input::Missing(*client));
                 Ok(Committed::Ended)
             }
             LEASE_LOST => Ok(Committed::LeaseLost),
@@ -317,7 +312,7 @@ impl Shared {
 
     pub(super) async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         let Some(client) = self.hinted(session).await? else { return Ok(()) };
-        self.resolve(&client, DestroyReason::External).await.map(drop)
+        probe_and_clean(self, &client, DestroyReason::External).await.map(drop)
     }
 }
 

@@ -1,182 +1,140 @@
-//! Looking at sessions that may have ended by themselves.
+//! Probing sessions that may have ended by themselves.
+//!
+//! A probe makes Redis drop a record whose time is over, and announces the end unless it was
+//! announced before: one script, so that each end is announced once.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
-
-use crate::backend::redis::context::{Shared, bytes};
+use crate::backend::redis::context::{Context, bytes};
+use crate::backend::redis::hints::Only;
 use crate::backend::redis::pubsub::message;
 use crate::backend::redis::record::put_generation;
+use crate::backend::redis::view::DueProbes;
 use crate::error::Result;
-use crate::session::{ClientId, DestroyReason, SessionId};
+use crate::session::{ClientId, DestroyReason};
 
-/// Sessions that are looked at together.
-pub(crate) const TOGETHER: usize = 256;
-/// Looks wait this long, for most turn out to be announced by then.
-const SETTLE: Duration = Duration::from_millis(10);
-/// Looks that wait. More than that at once is left to the sweep, and to comparing.
-const LOOKS: usize = 16 * 1024;
-/// How long the sweep has to tell of sessions that expired, and how many of them it is watched for.
-const EXPIRED_LATER: Duration = Duration::from_secs(1);
-const EXPIRED: usize = 1024;
+pub(crate) use crate::backend::redis::view::ProbeOutcome;
 
-/// Clients whose session may have ended.
-#[derive(Debug, Default)]
-pub(crate) struct Looks {
-    waiting: Mutex<Waiting>,
-    some: Notify,
-    /// There were too many at once.
-    overflown: AtomicBool,
+/// Sessions that are probed together.
+pub(crate) const BATCH: usize = 256;
+
+/// Probes a client's session. `reason` is what its end is announced with, if it has ended by itself.
+pub(crate) async fn probe(
+    context: &Context,
+    client: &ClientId,
+    reason: DestroyReason,
+) -> Result<ProbeOutcome> {
+    // Used if nothing is left in Redis that could name it.
+    let last = context.view.last_session(client);
+    let mut generation = Vec::new();
+    if let Some(last) = &last {
+        put_generation(&mut generation, last.generation);
+    }
+    let arguments = vec![
+        context.who(client),
+        i64::from(message::code(reason)).into(),
+        bytes(generation),
+        last.map(|last| last.session.as_str().to_owned()).unwrap_or_default().into(),
+    ];
+    let keys = vec![context.keys.record(client)];
+    let reply = context.link.run(&context.link.scripts.probe, keys, arguments).await?;
+    match reply.status {
+        1 => {
+            context.link.observe(&reply);
+            let left = u64::try_from(reply.number(1).unwrap_or(0)).unwrap_or(0);
+            Ok(ProbeOutcome::Alive(std::time::Duration::from_millis(left)))
+        }
+        2 => Ok(ProbeOutcome::Expired(reply.session(0))),
+        0 => Ok(ProbeOutcome::AlreadyAnnounced),
+        3 => Ok(ProbeOutcome::Unknown),
+        _ => Err(reply.unexpected()),
+    }
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    soon: HashMap<ClientId, DestroyReason>,
-    /// Sessions that expired, and when to look whether that was told.
-    expired: VecDeque<(Instant, ClientId)>,
+/// [`probe`] of several clients at once.
+pub(crate) async fn probe_all(
+    context: &Context,
+    clients: impl IntoIterator<Item = ClientId>,
+    reason: DestroyReason,
+) -> Result<Vec<(ClientId, ProbeOutcome)>> {
+    let probes = clients
+        .into_iter()
+        .map(async |client| probe(context, &client, reason).await.map(|outcome| (client, outcome)));
+    futures_util::future::try_join_all(probes).await
 }
 
-impl Looks {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+/// [`probe`], and takes an ended session off the list of ends, and its pointer away.
+pub(crate) async fn probe_and_clean(
+    context: &Context,
+    client: &ClientId,
+    reason: DestroyReason,
+) -> Result<ProbeOutcome> {
+    let outcome = probe(context, client, reason).await?;
+    if !matches!(outcome, ProbeOutcome::Alive(_)) {
+        clean(context, &[(*client, outcome)]).await?;
     }
+    Ok(outcome)
+}
 
-    pub(crate) fn add(&self, client: &ClientId, reason: DestroyReason) {
-        let soon = &mut self.lock().soon;
-        if soon.len() >= LOOKS && !soon.contains_key(client) {
-            self.overflown.store(true, Ordering::Relaxed);
-        } else {
-            soon.entry(*client).or_insert(reason);
-        }
-        self.some.notify_one();
-    }
-
-    /// A session expired. The sweep and the timers of sockets tell that by themselves, unless they
-    /// knew of a later end only.
-    pub(crate) fn expired(&self, client: &ClientId, is_told: impl Fn(&ClientId) -> bool) {
-        let expired = &mut self.lock().expired;
-        while expired.pop_front_if(|(_, first)| is_told(first)).is_some() {}
-        if expired.is_empty() {
-            self.some.notify_one();
-        }
-        if expired.len() < EXPIRED {
-            expired.push_back((Instant::now() + EXPIRED_LATER, *client));
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        let waiting = self.lock();
-        waiting.soon.len() + waiting.expired.len()
-    }
-
-    /// Waits until there is something to look at, and takes it.
-    async fn take(&self) -> HashMap<ClientId, DestroyReason> {
-        let next = self.lock().expired.front().map(|(at, _)| *at);
-        let next = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
+/// Takes ended sessions off the list of ends, and moves the entries of the others to their ends.
+pub(crate) async fn clean(context: &Context, probed: &[(ClientId, ProbeOutcome)]) -> Result<()> {
+    let mut later = Vec::new();
+    let mut over = Vec::new();
+    let mut pointers = Vec::new();
+    for (client, outcome) in probed {
+        match outcome {
+            ProbeOutcome::Alive(left) => later.push((*client, *left, Only::Always)),
+            ProbeOutcome::Expired(id) => {
+                over.push(*client);
+                pointers.push(*id);
             }
-        };
-        tokio::select! {
-            () = self.some.notified() => tokio::time::sleep(SETTLE).await,
-            () = next => {}
+            ProbeOutcome::AlreadyAnnounced | ProbeOutcome::Unknown => over.push(*client),
         }
-        let (mut waiting, now) = (self.lock(), Instant::now());
-        let mut taken = std::mem::take(&mut waiting.soon);
-        while let Some((_, client)) = waiting.expired.pop_front_if(|(at, _)| *at <= now) {
-            taken.entry(client).or_insert(DestroyReason::Expired);
-        }
-        taken
     }
+    let pointers = pointers.into_iter().map(|id| context.unpoint(id));
+    futures_util::try_join!(
+        context.index(later),
+        context.unindex(&over),
+        futures_util::future::try_join_all(pointers),
+    )?;
+    Ok(())
 }
 
-/// What a look found.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Found {
-    /// It lives, this much longer.
-    Alive(Duration),
-    /// It had ended, and this told everybody.
-    Told(Option<SessionId>),
-    /// It is gone, and that was told before.
-    Gone,
-    /// It is gone, and only a node that knows it from its sockets could name it.
-    Nameless,
+/// Makes the probes that keyspace events and other nodes ask for.
+pub(crate) struct Prober {
+    context: Arc<Context>,
 }
 
-impl Shared {
-    /// Looks at a session that may have ended by itself, and tells its end if nobody has.
-    pub(crate) async fn look(&self, client: &ClientId, reason: DestroyReason) -> Result<Found> {
-        // Of use if nothing is left in Redis that could name it.
-        let known = self.watched.belief(client);
-        let mut generation = Vec::new();
-        if let Some(known) = &known {
-            put_generation(&mut generation, known.generation);
-        }
-        let arguments = vec![
-            self.who(client),
-            i64::from(message::code(reason)).into(),
-            bytes(generation),
-            known.map(|known| known.session.as_str().to_owned()).unwrap_or_default().into(),
-        ];
-        let keys = vec![self.keys.record(client)];
-        let reply = self.link.run(&self.link.scripts.probe, keys, arguments).await?;
-        match reply.status {
-            1 => {
-                self.link.observe(&reply);
-                let left = u64::try_from(reply.number(1).unwrap_or(0)).unwrap_or(0);
-                Ok(Found::Alive(Duration::from_millis(left)))
+impl Prober {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Probes until the task is dropped.
+    pub(crate) async fn probe_loop(self) {
+        loop {
+            let DueProbes { probes, overflown } = self.context.view.due_probes().await;
+            if overflown {
+                self.context.request_comparison().await;
             }
-            2 => Ok(Found::Told(reply.session(0))),
-            0 => Ok(Found::Gone),
-            3 => Ok(Found::Nameless),
-            _ => Err(reply.unexpected()),
+            for batch in probes.chunks(BATCH) {
+                let probes = batch.iter().map(async |(client, reason)| {
+                    if let Err(error) = self.probe_and_announce(client, *reason).await {
+                        tracing::debug!(%error, "a probe failed; the audit will find the end");
+                    }
+                });
+                futures_util::future::join_all(probes).await;
+            }
         }
     }
 
-    /// [`look`](Self::look), and tidies up.
-    pub(crate) async fn resolve(&self, client: &ClientId, reason: DestroyReason) -> Result<Found> {
-        let found = self.look(client, reason).await?;
-        if !matches!(found, Found::Alive(_)) {
-            let id = if let Found::Told(id) = found { id } else { None };
-            let client = [*client];
-            futures_util::try_join!(self.unpoint(id), self.unindex(&client))?;
-        }
-        Ok(found)
-    }
-
-    /// [`resolve`](Self::resolve), for what Redis said of a record; if nothing is left that names
-    /// the session, the nodes that have sockets of it are asked to look as well.
-    async fn look_into(&self, client: &ClientId, reason: DestroyReason) -> Result<()> {
-        if matches!(self.resolve(client, reason).await?, Found::Nameless) {
-            self.announce(message::look(client, reason)).await?;
+    /// [`probe_and_clean`]; if nothing is left that names the session, nodes that have sockets of it
+    /// are asked to probe as well.
+    async fn probe_and_announce(&self, client: &ClientId, reason: DestroyReason) -> Result<()> {
+        let outcome = probe_and_clean(&self.context, client, reason).await?;
+        if outcome == ProbeOutcome::Unknown {
+            self.context.announce(message::look(client, reason)).await?;
         }
         Ok(())
-    }
-}
-
-/// Looks at what was said to have ended, for ever.
-pub(crate) async fn look_around(shared: Arc<Shared>) {
-    loop {
-        let taken = shared.looks.take().await;
-        if shared.looks.overflown.swap(false, Ordering::Relaxed) {
-            shared.have_all_compare().await;
-        }
-        let mut waiting: Vec<_> =
-            taken.into_iter().filter(|(client, _)| !shared.ended.is_over(client)).collect();
-        while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(TOGETHER));
-            let looks = waiting.iter().map(async |(client, reason)| {
-                if let Err(error) = shared.look_into(client, *reason).await {
-                    tracing::debug!(%error, "an end could not be looked into; the audit will");
-                }
-            });
-            futures_util::future::join_all(looks).await;
-            waiting = rest;
-        }
     }
 }

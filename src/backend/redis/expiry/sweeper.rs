@@ -1,4 +1,4 @@
-//! One of all nodes sweeps: it ends what is due, and tells all.
+//! One of all nodes sweeps: it ends the sessions that are due, and announces that to all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use fred::types::Key;
 use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
-use crate::backend::redis::context::{Shared, bytes, millis};
-use crate::backend::redis::expiry::probe::Found;
+use super::probe::{ProbeOutcome, clean, probe_all};
+use crate::backend::redis::context::{Context, bytes, millis};
 use crate::backend::redis::pubsub::message;
 use crate::backend::redis::script::reply::Reply;
 use crate::error::Result;
@@ -17,8 +17,8 @@ use crate::session::{ClientId, DestroyReason};
 
 /// Entries that one step of the sweep takes.
 const PAGE: i64 = 256;
-/// Pages that are asked for at once while there are more: Redis has the next in hand while the
-/// answer to one is on its way, or its node is busy with what it hears.
+/// Pages that are asked for at once while there are more: Redis works on the next while the answer
+/// to one is on its way, or its node is busy with announcements.
 const PAGES: usize = 4;
 /// Ends that are tidied up together, when nothing is due. Nobody waits for it.
 const TIDY: i64 = 128;
@@ -30,7 +30,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// What a node has claimed comes up again after this.
 const CLAIM: Duration = Duration::from_secs(2);
 
-/// What a turn of the sweep came to.
+/// The result of one turn.
 pub(crate) struct Swept {
     /// How long to wait for the next.
     pause: Duration,
@@ -40,31 +40,42 @@ pub(crate) struct Swept {
     crowded: bool,
 }
 
-impl Shared {
-    /// Looks at what is due at this moment, as the sweep or for a cleanup. The number that ended
-    /// and was told by this.
-    async fn end_due(&self, clients: &[Value]) -> Result<u64> {
+/// See the module.
+pub(crate) struct Sweeper {
+    context: Arc<Context>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Probes what is due at this moment, as the sweep or for a cleanup. The number that ended and
+    /// was announced by this.
+    async fn probe_due(&self, clients: &[Value]) -> Result<u64> {
         let clients = clients.iter().filter_map(|client| ClientId::parse(&client.as_str()?).ok());
-        let looked = self.look_at(clients.map(|client| (client, DestroyReason::Expired))).await?;
-        self.tidy(&looked).await?;
-        let told = looked.iter().filter(|(_, found)| matches!(found, Found::Told(_))).count();
-        Ok(u64::try_from(told).unwrap_or(u64::MAX))
+        let probed = probe_all(&self.context, clients, DestroyReason::Expired).await?;
+        clean(&self.context, &probed).await?;
+        let ended = |outcome: &ProbeOutcome| matches!(outcome, ProbeOutcome::Expired(_));
+        let ended = probed.iter().filter(|(_, outcome)| ended(outcome)).count();
+        Ok(u64::try_from(ended).unwrap_or(u64::MAX))
     }
 
     /// Ends a page of what is due in one step, on a server that has all keys; as the sweep if
     /// `turn` is given.
     async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
-        let mut keys = vec![self.keys.schedule().into(), self.keys.tombstones().into()];
-        keys.extend(turn.iter().flat_map(|_| self.keys.leader().map(Key::from)));
+        let Context { config, instance, keys, link, .. } = &*self.context;
+        let mut all: Vec<Key> = vec![keys.schedule().into(), keys.tombstones().into()];
+        all.extend(turn.iter().flat_map(|_| keys.leader().map(Key::from)));
         let mut node = Vec::new();
-        message::put_node(&mut node, &self.config.node);
+        message::put_node(&mut node, &config.node);
         let arguments: Vec<Value> = vec![
             bytes(node),
             PAGE.into(),
-            self.instance.as_str().into(),
+            instance.as_str().into(),
             millis(turn.unwrap_or_default()).into(),
         ];
-        self.link.run(&self.link.scripts.expire_due, keys, arguments).await
+        link.run(&link.scripts.expire_due, all, arguments).await
     }
 
     /// One turn of the sweep: all that is due now.
@@ -72,20 +83,20 @@ impl Shared {
         let turn = TURN.max(4 * every);
         let mut swept = Swept { pause: turn, untidy: false, crowded: false };
         let mut pages = FuturesUnordered::from_iter([self.page(turn)]);
-        while let Some((reply, looked)) = pages.try_next().await? {
+        while let Some((reply, count)) = pages.try_next().await? {
             let ours = reply.status == 1;
-            self.sweep_is_ours(ours);
+            self.context.set_leader(ours);
             let until = u64::try_from(reply.number(0).unwrap_or(-1)).ok();
             let until = until.map(Duration::from_millis);
             if !ours {
                 // Another node sweeps.
                 let pause = until.unwrap_or(turn).max(Duration::from_millis(20));
-                return Ok(Swept { pause, untidy: !self.link.clustered, ..swept });
+                return Ok(Swept { pause, untidy: !self.context.link.clustered, ..swept });
             }
             let next = until.map_or(every, |next| next.min(every));
             swept.pause = next.max(Duration::from_millis(1));
-            swept.untidy |= !self.link.clustered && reply.number(2).unwrap_or(0) > 0;
-            if looked >= PAGE {
+            swept.untidy |= !self.context.link.clustered && reply.number(2).unwrap_or(0) > 0;
+            if count >= PAGE {
                 swept.crowded = true;
                 let more = PAGES.saturating_sub(pages.len());
                 pages.extend((0..more).map(|_| self.page(turn)));
@@ -96,63 +107,93 @@ impl Shared {
 
     /// A page of the sweep, and how many clients it had.
     async fn page(&self, turn: Duration) -> Result<(Reply, i64)> {
-        if self.link.clustered {
+        if self.context.link.clustered {
             return self.claim(turn).await;
         }
         let reply = self.end_page(Some(turn)).await?;
-        let looked = reply.number(1).unwrap_or(0);
-        Ok((reply, looked))
+        let count = reply.number(1).unwrap_or(0);
+        Ok((reply, count))
     }
 
-    /// Marks a page of ends that were told together; `true` if there are more.
+    /// Marks the mappings of a page of ends that were announced together; `true` if there are more.
     async fn tidy_page(&self) -> Result<bool> {
-        let keys = vec![self.keys.tombstones().into()];
-        let reply =
-            self.link.run(&self.link.scripts.flush_tombstones, keys, vec![TIDY.into()]).await?;
+        let Context { keys, link, .. } = &*self.context;
+        let keys = vec![keys.tombstones().into()];
+        let reply = link.run(&link.scripts.flush_tombstones, keys, vec![TIDY.into()]).await?;
         Ok(reply.number(0).unwrap_or(0) >= TIDY)
     }
 
     /// A page of the sweep in a cluster: claims it, and ends it session by session.
     async fn claim(&self, turn: Duration) -> Result<(Reply, i64)> {
-        let [leader, candidates] = self.keys.leader();
-        let keys = vec![self.keys.schedule().into(), leader.into(), candidates.into()];
+        let [leader, candidates] = self.context.keys.leader();
+        let keys = vec![self.context.keys.schedule().into(), leader.into(), candidates.into()];
         let arguments: Vec<Value> = vec![
-            self.instance.as_str().into(),
+            self.context.instance.as_str().into(),
             PAGE.into(),
             millis(CLAIM).into(),
             millis(turn).into(),
         ];
-        let reply = self.link.run(&self.link.scripts.claim_due, keys, arguments).await?;
+        let reply =
+            self.context.link.run(&self.context.link.scripts.claim_due, keys, arguments).await?;
         let clients = reply.items().get(1..).unwrap_or_default();
         if reply.status == 1 {
-            self.end_due(clients).await?;
+            self.probe_due(clients).await?;
         }
-        let looked = i64::try_from(clients.len()).unwrap_or(PAGE);
-        Ok((reply, looked))
+        let count = i64::try_from(clients.len()).unwrap_or(PAGE);
+        Ok((reply, count))
     }
 
+    /// Ends all that is due, on all nodes, and announces the cleanup. The number of sessions that
+    /// ended by this.
     pub(crate) async fn cleanup(&self) -> Result<u64> {
         let mut cleared = 0;
         loop {
-            // Each that is looked at is taken off the list, or put off.
-            let (looked, ended) = if self.link.clustered {
-                let keys = vec![self.keys.schedule().into()];
-                let reply =
-                    self.link.run(&self.link.scripts.list_due, keys, vec![PAGE.into()]).await?;
-                (reply.items().len(), self.end_due(reply.items()).await?)
+            // Each that is probed is taken off the list, or moved to its end.
+            let (probed, ended) = if self.context.link.clustered {
+                let Context { keys, link, .. } = &*self.context;
+                let keys = vec![keys.schedule().into()];
+                let reply = link.run(&link.scripts.list_due, keys, vec![PAGE.into()]).await?;
+                (reply.items().len(), self.probe_due(reply.items()).await?)
             } else {
                 let reply = self.end_page(None).await?;
                 let count = |at| u64::try_from(reply.number(at).unwrap_or(0)).unwrap_or(0);
                 (usize::try_from(count(1)).unwrap_or(0), count(2))
             };
             cleared += ended;
-            if looked == 0 {
+            if probed == 0 {
                 break;
             }
         }
-        while !self.link.clustered && self.tidy_page().await? {}
-        self.announce(message::cleanup(cleared, &self.config.node)).await?;
+        while !self.context.link.clustered && self.tidy_page().await? {}
+        self.context.announce(message::cleanup(cleared, &self.context.config.node)).await?;
         Ok(cleared)
+    }
+
+    /// Sweeps until the task is dropped.
+    pub(crate) async fn run(self, every: Duration) {
+        // The node that swept before may have left some.
+        let since = (!self.context.link.clustered).then(Instant::now);
+        let mut tidying = Tidying { since, crowded: None };
+        loop {
+            let swept = match self.sweep(every).await {
+                Ok(swept) => swept,
+                Err(error) => {
+                    tracing::debug!(%error, "the sweep failed and will be tried again");
+                    tokio::time::sleep(TURN).await;
+                    continue;
+                }
+            };
+            tidying.note(&swept);
+            if tidying.is_due() && self.context.is_leader() {
+                match self.tidy_page().await {
+                    // The next page, and sessions that ended meanwhile before it.
+                    Ok(true) => continue,
+                    Ok(false) => tidying.since = None,
+                    Err(error) => tracing::debug!(%error, "ends were not tidied up and will be"),
+                }
+            }
+            tokio::time::sleep(swept.pause).await;
+        }
     }
 }
 
@@ -161,7 +202,7 @@ impl Shared {
 struct Tidying {
     /// There is something to do since then.
     since: Option<Instant>,
-    /// When many ended at once last: nodes have enough to hear then.
+    /// When many ended at once last: nodes are busy with announcements then.
     crowded: Option<Instant>,
 }
 
@@ -179,33 +220,6 @@ impl Tidying {
         let Some(since) = self.since else { return false };
         let quiet = self.crowded.is_none_or(|crowded| crowded.elapsed() >= TIDY_AFTER);
         since.elapsed() >= if quiet { TIDY_AFTER } else { TIDY_AT_LAST }
-    }
-}
-
-/// Sweeps, for ever.
-pub(crate) async fn sweep(shared: Arc<Shared>, every: Duration) {
-    // Who swept before may have left some.
-    let since = (!shared.link.clustered).then(Instant::now);
-    let mut tidying = Tidying { since, crowded: None };
-    loop {
-        let swept = match shared.sweep(every).await {
-            Ok(swept) => swept,
-            Err(error) => {
-                tracing::debug!(%error, "the sweep failed and will be tried again");
-                tokio::time::sleep(TURN).await;
-                continue;
-            }
-        };
-        tidying.note(&swept);
-        if tidying.is_due() && shared.sweeps() {
-            match shared.tidy_page().await {
-                // The next page, and whatever has ended meanwhile before it.
-                Ok(true) => continue,
-                Ok(false) => tidying.since = None,
-                Err(error) => tracing::debug!(%error, "ends were not tidied up and will be"),
-            }
-        }
-        tokio::time::sleep(swept.pause).await;
     }
 }
 

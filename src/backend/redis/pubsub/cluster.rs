@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::backend::redis::pubsub::subscribe::PAUSE;
-use crate::backend::redis::pubsub::subscriber::Listener;
+use crate::backend::redis::pubsub::subscriber::Subscriber;
+use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 use Subscription::{Kept, Left};
 
@@ -21,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Looks between two questions to the cluster: a connection that only listens never learns by
 /// itself that a server has come or gone.
 const ASK: u32 = 4;
-/// How often a message is sent to see whether it comes; see [`Listener::delivers`].
+/// How often a message is sent to see whether it comes; see [`Subscriber::delivers`].
 const TRIES: u32 = 10;
 
 /// What is heard of a cluster by now.
@@ -89,7 +90,7 @@ impl Heard {
     }
 }
 
-impl Listener {
+impl Subscriber {
     /// Subscribes to what has come since the last time.
     pub(crate) async fn follow(&self, heard: &mut Heard) -> Result<News> {
         let servers = self.client.active_connections();
@@ -110,7 +111,7 @@ impl Listener {
             news.announcements = true;
         }
         heard.watched.retain(|server| servers.contains(server));
-        let sweeps = self.shared.sweeps();
+        let sweeps = self.context.is_leader();
         if heard.lingers || !(sweeps || heard.watched.is_empty()) {
             heard.lingers = false;
             for server in &servers {
@@ -187,10 +188,10 @@ impl Listener {
                 Ok(news) => {
                     // Whatever was sent in between is lost.
                     if news.announcements {
-                        self.shared.gap();
+                        self.context.view.apply(Input::Gap);
                     }
                     if news.keys {
-                        self.shared.have_all_compare().await;
+                        self.context.request_comparison().await;
                     }
                 }
                 Err(error) => {

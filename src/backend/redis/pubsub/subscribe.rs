@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use crate::backend::redis::KeyspaceEvents;
 use crate::backend::redis::error::failed;
 use crate::backend::redis::pubsub::keyspace_events;
-use crate::backend::redis::pubsub::subscriber::Listener;
+use crate::backend::redis::pubsub::subscriber::Subscriber;
+use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A message that has not come for this long is sent again.
@@ -29,15 +30,15 @@ pub(crate) fn at(client: &Client, server: Option<&Server>) -> WithOptions<Client
     client.with_options(&options)
 }
 
-impl Listener {
+impl Subscriber {
     /// Subscribes for the first time. Returns whose turn it is to sweep from now on.
     pub(crate) async fn begin(&self) -> Result<watch::Receiver<bool>> {
-        let mut turns = self.shared.sweeping.subscribe();
+        let mut turns = self.context.leader.subscribe();
         self.subscribe().await?;
         if !*turns.borrow_and_update() {
             // Whoever runs this node is to know, although another one listens now.
             self.switch_keys_on(None).await;
-        } else if !self.shared.link.clustered {
+        } else if !self.context.link.clustered {
             self.take_turn().await;
         }
         Ok(turns)
@@ -45,7 +46,7 @@ impl Listener {
 
     /// Subscribes to what nodes say, and in a cluster to all there is to hear.
     pub(crate) async fn subscribe(&self) -> Result<()> {
-        if self.shared.link.clustered {
+        if self.context.link.clustered {
             return self.follow(&mut *self.heard.lock().await).await.map(drop);
         }
         self.subscribe_at(None).await
@@ -58,7 +59,7 @@ impl Listener {
         mut reconnects: Receiver<Server>,
         mut turns: watch::Receiver<bool>,
     ) {
-        if self.shared.link.clustered {
+        if self.context.link.clustered {
             return self.follow_for_ever(reconnects, turns).await;
         }
         loop {
@@ -72,7 +73,7 @@ impl Listener {
                         tokio::time::sleep(PAUSE).await;
                     }
                     // Whatever was sent in between is lost.
-                    self.shared.gap();
+                    self.context.view.apply(Input::Gap);
                     if *turns.borrow_and_update() {
                         self.take_turn().await;
                     }
@@ -93,14 +94,14 @@ impl Listener {
     async fn take_turn(&self) {
         self.watch_keys(None).await;
         // Nobody listened for a moment.
-        self.shared.have_all_compare().await;
+        self.context.request_comparison().await;
     }
 
     /// Leaves it to another node to listen to what Redis says of records. `false` if it can't: no
     /// harm, for what is heard twice is told once.
     pub(crate) async fn leave_keys(&self, server: Option<&Server>) -> bool {
         let ears = at(&self.client, server);
-        let left = ears.punsubscribe(self.shared.keys.witnesses()).await;
+        let left = ears.punsubscribe(self.context.keys.witnesses()).await;
         left.is_ok() && self.says(server, " psub=0 ").await
     }
 
@@ -120,8 +121,8 @@ impl Listener {
 
     /// Announcements, and this node's grants.
     fn channels(&self) -> Vec<String> {
-        let keys = &self.shared.keys;
-        vec![keys.announcements(), keys.grants(&self.shared.instance)]
+        let keys = &self.context.keys;
+        vec![keys.announcements(), keys.grants(&self.context.instance)]
     }
 
     /// Subscribes to announcements and to this node's grants, and waits until a message really
@@ -140,7 +141,7 @@ impl Listener {
 
     /// Whether a message to this node comes. An error if none could be sent.
     pub(crate) async fn delivers(&self, tries: u32) -> Result<bool> {
-        let own = self.shared.keys.grants(&self.shared.instance);
+        let own = self.context.keys.grants(&self.context.instance);
         let mut messages = self.client.message_rx();
         let delivered = async {
             loop {
@@ -154,7 +155,7 @@ impl Listener {
         let mut delivered = std::pin::pin!(delivered);
         for _ in 0..tries {
             let sent: std::result::Result<i64, _> = self
-                .shared
+                .context
                 .link
                 .ask(|client| {
                     let own = own.clone();
@@ -174,7 +175,7 @@ impl Listener {
         if self.keyspace == KeyspaceEvents::Off {
             return;
         }
-        let asked = self.shared.link.pool.next();
+        let asked = self.context.link.pool.next();
         if server.is_some_and(|server| !asked.active_connections().contains(server)) {
             // It goes there only once it has heard of it.
             let _ = tokio::time::timeout(self.timeout, asked.sync_cluster()).await;
@@ -198,7 +199,7 @@ impl Listener {
             return;
         }
         self.switch_keys_on(server).await;
-        let pattern = self.shared.keys.witnesses();
+        let pattern = self.context.keys.witnesses();
         let ears = at(&self.client, server);
         let watched = async {
             ears.psubscribe(pattern.as_str()).await?;

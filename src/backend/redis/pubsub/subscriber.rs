@@ -1,5 +1,5 @@
 //! One connection that only listens: announcements, granted leases, and what Redis itself says of
-//! our keys.
+//! keys.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,116 +9,118 @@ use fred::prelude::*;
 use fred::types::{KeyspaceEvent, Message};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::Instant;
 
-use crate::backend::BackendEvent;
-use crate::backend::redis::context::Shared;
+use crate::backend::redis::KeyspaceEvents;
+use crate::backend::redis::context::Context;
 use crate::backend::redis::pubsub::cluster::Heard;
-use crate::backend::redis::pubsub::message::{self, Announcement, Said};
-use crate::backend::redis::view::tracker::{Belief, Change};
-use crate::session::{DestroyReason, SessionEvent};
+use crate::backend::redis::pubsub::message::{self, Said};
+use crate::backend::redis::view::Input;
+use crate::session::DestroyReason;
 
-/// Turns given to the listeners of this node when they fall behind.
+/// How often listeners of this node may run first when they fall behind.
 const YIELDS: u32 = 256;
 
 /// The listening connection. Nothing else is asked on it: a refused subscription answers the next
-/// command in line, and would be taken for data.
-pub(crate) struct Listener {
+/// command in the queue, and would be taken for data.
+pub(crate) struct Subscriber {
     pub(crate) client: Client,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) keyspace: crate::backend::redis::KeyspaceEvents,
+    pub(crate) context: Arc<Context>,
+    pub(crate) keyspace: KeyspaceEvents,
     /// How long an answer may take.
     pub(crate) timeout: Duration,
-    /// What is heard of a cluster by now.
+    /// What is subscribed in a cluster by now.
     pub(crate) heard: tokio::sync::Mutex<Heard>,
-    /// Whether it was said that Redis can't be asked for keyspace notifications.
+    /// Whether it was logged that Redis can't be asked for keyspace notifications.
     pub(crate) warned: AtomicBool,
 }
 
-/// What the listener hears by. Taken before the first subscription, so that nothing is missed.
-pub(crate) struct Ears {
+/// What arrives. Taken before the first subscription, so that nothing is missed.
+pub(crate) struct Receivers {
     messages: Receiver<Message>,
-    witnesses: Receiver<KeyspaceEvent>,
+    keyspace: Receiver<KeyspaceEvent>,
 }
 
-impl Listener {
-    pub(crate) fn ears(&self) -> Ears {
-        Ears { messages: self.client.message_rx(), witnesses: self.client.keyspace_event_rx() }
+impl Subscriber {
+    pub(crate) fn new(
+        client: Client,
+        context: Arc<Context>,
+        keyspace: KeyspaceEvents,
+        timeout: Duration,
+    ) -> Self {
+        let heard = tokio::sync::Mutex::default();
+        Self { client, context, keyspace, timeout, heard, warned: AtomicBool::new(false) }
     }
 
-    /// Hears, until the client is closed.
-    pub(crate) async fn listen(self: Arc<Self>, ears: Ears) {
-        let Ears { mut messages, mut witnesses } = ears;
+    pub(crate) fn receivers(&self) -> Receivers {
+        Receivers { messages: self.client.message_rx(), keyspace: self.client.keyspace_event_rx() }
+    }
+
+    /// Takes what arrives, until the client is closed.
+    pub(crate) async fn listen(self: Arc<Self>, receivers: Receivers) {
+        let Receivers { mut messages, mut keyspace } = receivers;
         loop {
             tokio::select! {
                 biased;
                 message = messages.recv() => match message {
-                    Ok(message) => self.message(&message).await,
-                    Err(RecvError::Lagged(count)) => self.missed(count),
+                    Ok(message) => self.on_message(&message).await,
+                    Err(RecvError::Lagged(count)) => self.on_lag(count),
                     Err(RecvError::Closed) => return,
                 },
-                witness = witnesses.recv() => match witness {
-                    Ok(witness) => {
-                        // What a script announces before it writes was sent before Redis told of
-                        // the write: all that is here is heard first.
+                event = keyspace.recv() => match event {
+                    Ok(event) => {
+                        // Scripts announce an end before the write that Redis notifies of: all
+                        // that is here comes first.
                         loop {
                             match messages.try_recv() {
-                                Ok(message) => self.message(&message).await,
-                                Err(TryRecvError::Lagged(count)) => self.missed(count),
+                                Ok(message) => self.on_message(&message).await,
+                                Err(TryRecvError::Lagged(count)) => self.on_lag(count),
                                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                             }
                         }
-                        self.witness(&witness);
+                        self.on_keyspace_event(&event);
                     }
-                    Err(RecvError::Lagged(count)) => self.missed(count),
+                    Err(RecvError::Lagged(count)) => self.on_lag(count),
                     Err(RecvError::Closed) => return,
                 },
             }
         }
     }
 
-    fn missed(&self, count: u64) {
+    fn on_lag(&self, count: u64) {
         tracing::warn!(count, "this node fell behind Redis; comparing");
-        self.shared.gap();
+        self.context.view.apply(Input::Gap);
     }
 
-    async fn message(&self, message: &Message) {
-        if *message.channel != self.shared.keys.announcements() {
-            self.shared.granted(&message.value.as_bytes_str().unwrap_or_default());
-            return;
+    async fn on_message(&self, message: &Message) {
+        if *message.channel == self.context.keys.announcements() {
+            self.on_announcement(message.value.as_bytes().unwrap_or_default()).await;
+        } else {
+            self.context.granted(&message.value.as_bytes_str().unwrap_or_default());
         }
-        let announcements = match message::read(message.value.as_bytes().unwrap_or_default()) {
-            Some(Said::Happened(announcements)) => announcements,
-            Some(Said::Compare) => {
-                self.shared.doubt.all();
-                return;
+    }
+
+    async fn on_announcement(&self, bytes: &[u8]) {
+        let view = &self.context.view;
+        match message::read(bytes) {
+            Some(Said::Happened(announcements)) => {
+                view.apply_all(announcements.into_iter().map(Input::Announced));
             }
-            Some(Said::Look(client, reason)) => {
-                if self.shared.watched.belief(&client).is_some() {
-                    self.shared.looks.add(&client, reason);
-                }
-                return;
-            }
-            None => {
-                tracing::warn!(
-                    "an announcement that can't be read; do all nodes run the same version?"
-                );
-                return;
-            }
-        };
-        for announcement in announcements {
-            self.shared.hear(announcement);
+            Some(Said::Compare) => view.apply(Input::CompareAll),
+            Some(Said::Look(client, reason)) => view.apply(Input::ProbeRequested(client, reason)),
+            None => tracing::warn!(
+                "an announcement that can't be read; do all nodes run the same version?"
+            ),
         }
         // A burst: this node's own listeners come first, or they would miss what is here.
         let mut yields = 0;
-        while self.shared.events.len() > self.shared.config.event_capacity / 2 && yields < YIELDS {
+        while view.backlog() > self.context.config.event_capacity / 2 && yields < YIELDS {
             tokio::task::yield_now().await;
             yields += 1;
         }
     }
 
-    /// Something happened to a record, whoever did it. The node that sweeps looks for all.
-    fn witness(&self, event: &KeyspaceEvent) {
+    /// Something happened to a record. The node that sweeps probes for all nodes.
+    fn on_keyspace_event(&self, event: &KeyspaceEvent) {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
             "evicted" => DestroyReason::Evicted,
@@ -129,58 +131,8 @@ impl Listener {
             _ => return,
         };
         let key = event.key.as_str_lossy();
-        let shared = &self.shared;
-        let Some(client) = shared.keys.client_of_record(&key) else { return };
-        // Told already: by the script that did it.
-        if shared.ended.is_over(&client) {
-            return;
+        if let Some(client) = self.context.keys.client_of_record(&key) {
+            self.context.view.apply(Input::KeyspaceEvent(client, reason));
         }
-        match reason {
-            DestroyReason::Expired => {
-                shared.looks.expired(&client, |client| shared.ended.is_over(client));
-            }
-            reason => shared.looks.add(&client, reason),
-        }
-    }
-}
-
-impl Shared {
-    /// Takes over an announcement and tells this node, unless it was told in another way.
-    pub(crate) fn hear(&self, announcement: Announcement) {
-        let BackendEvent { event, generation, sealed, .. } = &announcement.event;
-        match (event, generation) {
-            (SessionEvent::Set(set), Some(generation)) => {
-                if self.ended.contains(&set.client_id, *generation) {
-                    // A comparison found the end before this was heard.
-                    return;
-                }
-                self.ended.revived(&set.client_id);
-                self.watched.learn(&Change {
-                    client: set.client_id,
-                    generation: *generation,
-                    session: set.session_id,
-                    version: announcement.version,
-                    sealed: *sealed,
-                    created: Instant::now(),
-                    left: announcement.left,
-                });
-                let change = Belief {
-                    generation: *generation,
-                    session: set.session_id,
-                    version: announcement.version,
-                };
-                if !self.watched.announced(&set.client_id, change) {
-                    return;
-                }
-            }
-            (SessionEvent::Destroy(end), Some(generation)) => {
-                self.watched.end(&end.client_id, Some(*generation));
-                if !self.ended.note(&end.client_id, *generation) {
-                    return;
-                }
-            }
-            _ => {}
-        }
-        self.tell(announcement.event);
     }
 }

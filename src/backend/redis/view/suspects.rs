@@ -1,69 +1,43 @@
-//! What this node may have missed, until it has looked.
+//! Clients of which this node may have missed something, until they are compared with Redis.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
 
 use crate::session::ClientId;
 
-/// So many clients in doubt are as good as all.
-const SOME: usize = 1024;
+/// Above this many suspects, all are compared.
+const LIMIT: usize = 1024;
 
-/// Clients whose sockets may go by a state that is not the last.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Doubtful {
+/// Clients whose state here may be stale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Suspects {
     /// Each that has a socket here: messages got lost.
     All,
     /// These.
     Some(HashSet<ClientId>),
 }
 
-/// Doubts that wait to be looked into.
-#[derive(Debug)]
-pub(crate) struct Doubt {
-    doubtful: Mutex<Doubtful>,
-    raised: Notify,
-}
-
-impl Default for Doubt {
+impl Default for Suspects {
     fn default() -> Self {
-        Self { doubtful: Mutex::new(Doubtful::Some(HashSet::new())), raised: Notify::new() }
+        Self::Some(HashSet::new())
     }
 }
 
-impl Doubt {
-    fn lock(&self) -> MutexGuard<'_, Doubtful> {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Anything may have been missed.
-    pub(crate) fn all(&self) {
-        *self.lock() = Doubtful::All;
-        self.raised.notify_one();
-    }
-
-    /// Something of this client may have been missed.
-    pub(crate) fn about(&self, client: &ClientId) {
-        let mut doubtful = self.lock();
-        if let Doubtful::Some(clients) = &mut *doubtful {
+impl Suspects {
+    pub(super) fn add(&mut self, client: &ClientId) {
+        if let Self::Some(clients) = self {
             clients.insert(*client);
-            if clients.len() > SOME {
-                *doubtful = Doubtful::All;
+            if clients.len() > LIMIT {
+                *self = Self::All;
             }
         }
-        drop(doubtful);
-        self.raised.notify_one();
     }
 
-    /// Waits for a doubt.
-    pub(crate) async fn raised(&self) {
-        self.raised.notified().await;
+    pub(super) fn add_all(&mut self) {
+        *self = Self::All;
     }
 
-    /// Takes all doubts.
-    pub(crate) fn take(&self) -> Doubtful {
-        std::mem::replace(&mut *self.lock(), Doubtful::Some(HashSet::new()))
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::take(self)
     }
 }
 
@@ -72,17 +46,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubts_about_some_are_kept_apart_from_doubts_about_all() {
-        let doubt = Doubt::default();
+    fn a_few_suspects_are_kept_apart_from_all() {
+        let mut suspects = Suspects::default();
         let client = ClientId::generate();
-        doubt.about(&client);
-        doubt.about(&client);
-        assert_eq!(doubt.take(), Doubtful::Some(HashSet::from([client])));
-        assert_eq!(doubt.take(), Doubtful::Some(HashSet::new()));
-        doubt.all();
-        doubt.about(&client);
-        assert_eq!(doubt.take(), Doubtful::All);
-        (0..=SOME).for_each(|_| doubt.about(&ClientId::generate()));
-        assert_eq!(doubt.take(), Doubtful::All);
+        suspects.add(&client);
+        suspects.add(&client);
+        assert_eq!(suspects.take(), Suspects::Some(HashSet::from([client])));
+        assert_eq!(suspects.take(), Suspects::default());
+        suspects.add_all();
+        suspects.add(&client);
+        assert_eq!(suspects.take(), Suspects::All);
+        (0..=LIMIT).for_each(|_| suspects.add(&ClientId::generate()));
+        assert_eq!(suspects.take(), Suspects::All);
     }
 }

@@ -1,312 +1,305 @@
-//! What this node knows of the clients that have a socket here, and when to look at them.
+//! All clients with a socket on this node, and when their sessions may be over.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::input::Step;
+use super::tracked::{Session, SessionVersion, Source, State, Tracked, Verdict};
 use crate::backend::SessionSnapshot;
 use crate::session::{ClientId, Generation, Record, SessionId};
 
-/// Later than Redis counts: it keeps whole milliseconds, and an answer takes its way.
-const AFTER: Duration = Duration::from_millis(2);
+/// Deadlines are this much later than Redis counts: it keeps whole milliseconds, and an answer has
+/// its latency.
+const MARGIN: Duration = Duration::from_millis(2);
 
+/// All tracked clients.
 #[derive(Debug, Default)]
-struct Watched {
-    count: usize,
-    known: Option<SessionSnapshot>,
-    /// What the sockets here were told last, or saw when they came.
-    belief: Option<Belief>,
-    /// The newest change that was told without an announcement, which may still come.
-    forestalled: Option<(Generation, u64)>,
-    /// When to look at the session. Lazy: a write that moves the end only moves this if it comes
-    /// earlier; else the look finds a live session and is put off.
-    look: Option<Instant>,
+pub(super) struct Tracker {
+    clients: HashMap<ClientId, Tracked>,
+    deadlines: BTreeSet<(Instant, ClientId)>,
 }
 
-/// The state of a session that sockets go by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Belief {
-    pub(crate) generation: Generation,
-    pub(crate) session: SessionId,
-    pub(crate) version: u64,
-}
-
-impl Belief {
-    pub(crate) fn of(record: &Record) -> Self {
-        Self { generation: record.generation, session: record.session_id, version: record.version }
+impl Tracker {
+    pub(super) fn add(&mut self, client: &ClientId, step: Step) {
+        let tracked = self.clients.entry(*client).or_default();
+        if tracked.watchers == 0 {
+            tracked.changed = step;
+        }
+        tracked.watchers += 1;
     }
-}
 
-#[derive(Debug, Default)]
-struct State {
-    clients: HashMap<ClientId, Watched>,
-    looks: BTreeSet<(Instant, ClientId)>,
-}
-
-/// Clients with a socket on this node, and their sessions as last heard of.
-#[derive(Debug, Default)]
-pub(crate) struct WatchedClients {
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-/// A change as it was announced or read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change {
-    pub(crate) client: ClientId,
-    pub(crate) generation: Generation,
-    pub(crate) session: SessionId,
-    pub(crate) version: u64,
-    pub(crate) sealed: bool,
-    /// Of use only if nothing is known yet.
-    pub(crate) created: Instant,
-    pub(crate) left: Duration,
-}
-
-impl Change {
-    pub(crate) fn of(record: &Record) -> Self {
-        let now = Instant::now();
-        Self {
-            client: record.client_id,
-            generation: record.generation,
-            session: record.session_id,
-            version: record.version,
-            sealed: record.sealed,
-            created: now.checked_sub(record.age).unwrap_or(now),
-            left: record.remaining,
+    pub(super) fn remove(&mut self, client: &ClientId) {
+        let Some(tracked) = self.clients.get_mut(client) else { return };
+        tracked.watchers = tracked.watchers.saturating_sub(1);
+        if tracked.watchers == 0 {
+            self.clear_deadline(client);
+            self.clients.remove(client);
         }
     }
-}
 
-impl WatchedClients {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn clients(&self) -> Vec<ClientId> {
+        self.clients.keys().copied().collect()
     }
 
-    pub(crate) fn add(&self, client: &ClientId) {
-        self.lock().clients.entry(*client).or_default().count += 1;
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
     }
 
-    pub(crate) fn remove(&self, client: &ClientId) {
-        let state = &mut *self.lock();
-        if let Some(watched) = state.clients.get_mut(client) {
-            watched.count = watched.count.saturating_sub(1);
-            if watched.count == 0 {
-                if let Some(at) = watched.look {
-                    state.looks.remove(&(at, *client));
-                }
-                state.clients.remove(client);
+    pub(super) fn known(&self, client: &ClientId) -> Option<SessionSnapshot> {
+        self.clients.get(client)?.known
+    }
+
+    /// Since when nothing of the client has changed; `None` if no socket of it has begun.
+    pub(super) fn changed(&self, client: &ClientId) -> Option<Step> {
+        self.clients.get(client).filter(|tracked| tracked.begun).map(|tracked| tracked.changed)
+    }
+
+    /// Since when the first socket of a client is about to begin, or what was announced since.
+    pub(super) fn begins_since(&self, client: &ClientId) -> Option<Step> {
+        self.clients.get(client).filter(|tracked| !tracked.begun).map(|tracked| tracked.changed)
+    }
+
+    /// Whether sockets have yet to hear of the end of a session.
+    pub(super) fn has_sessions(&self, client: &ClientId) -> bool {
+        self.clients.get(client).is_some_and(|tracked| !tracked.sessions.is_empty())
+    }
+
+    /// The session that the client has, or had last.
+    pub(super) fn last(&self, client: &ClientId) -> Option<SessionVersion> {
+        let tracked = self.clients.get(client)?;
+        let last = tracked.sessions.last().map(|session| SessionVersion {
+            generation: session.generation,
+            session: session.id,
+            version: session.seen,
+        });
+        last.or_else(|| {
+            tracked.known.map(|known| SessionVersion {
+                generation: known.generation,
+                session: known.session_id,
+                version: known.version,
+            })
+        })
+    }
+
+    // ---- states ------------------------------------------------------------------------------
+
+    /// A record was read or written.
+    pub(super) fn on_read(&mut self, now: Instant, step: Step, state: &State) {
+        self.learn(now, step, state, Source::Read);
+    }
+
+    /// A new socket begins with this session, or with none.
+    pub(super) fn on_first_read(
+        &mut self,
+        now: Instant,
+        step: Step,
+        client: &ClientId,
+        state: Option<&State>,
+    ) {
+        if let Some(state) = state {
+            self.learn(now, step, state, Source::FirstRead);
+        }
+        let Some(tracked) = self.clients.get_mut(client) else { return };
+        let Some(state) = state else {
+            tracked.begun = true;
+            return;
+        };
+        // Sockets that were here before did not see it.
+        let seen = if std::mem::replace(&mut tracked.begun, true) { 0 } else { state.version };
+        match tracked.session(state.generation) {
+            Some(session) => session.seen = session.seen.max(seen),
+            None => {
+                tracked.changed = step;
+                tracked.sessions.push(Session {
+                    generation: state.generation,
+                    id: state.session,
+                    seen,
+                    emitted: 0,
+                    compared: false,
+                });
             }
         }
     }
 
-    pub(crate) fn contains(&self, client: &ClientId) -> bool {
-        self.lock().clients.contains_key(client)
+    /// A change was announced, or a notice.
+    pub(super) fn on_announced(
+        &mut self,
+        now: Instant,
+        step: Step,
+        state: &State,
+        is_change: bool,
+    ) -> Verdict {
+        self.learn(now, step, state, Source::Announcement);
+        let Some(tracked) = self.clients.get_mut(&state.client) else {
+            return Verdict { emit: true, suspect: false };
+        };
+        tracked.changed = step;
+        tracked.announce(state, is_change)
     }
 
-    pub(crate) fn all(&self) -> Vec<ClientId> {
-        self.lock().clients.keys().copied().collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.lock().clients.len()
-    }
-
-    pub(crate) fn known(&self, client: &ClientId) -> Option<SessionSnapshot> {
-        self.lock().clients.get(client)?.known
-    }
-
-    /// Takes over what was read, written or told. What is older than what is known is left out.
-    pub(crate) fn learn(&self, change: &Change) {
-        let state = &mut *self.lock();
-        let Some(watched) = state.clients.get_mut(&change.client) else { return };
-        let same = watched.known.filter(|known| known.generation == change.generation);
-        if same.is_some_and(|known| known.version > change.version) {
+    fn learn(&mut self, now: Instant, step: Step, state: &State, source: Source) {
+        let Some(tracked) = self.clients.get_mut(&state.client) else { return };
+        let before = tracked.known.map(|known| (known.generation, known.version));
+        if !tracked.learn(state, source) {
             return;
         }
-        watched.known = Some(SessionSnapshot {
-            session_id: change.session,
-            generation: change.generation,
-            sealed: change.sealed,
-            created: same.map_or(change.created, |known| known.created),
-            version: change.version,
-        });
-        let look = Instant::now() + change.left + AFTER;
-        if watched.look.is_none_or(|at| look < at) {
-            self.schedule(&mut state.looks, watched, change.client, look);
+        if before != Some((state.generation, state.version)) {
+            tracked.changed = step;
+        }
+        let deadline = now + state.left + MARGIN;
+        if tracked.deadline.is_none_or(|at| deadline < at) {
+            self.set_deadline(&state.client, deadline);
         }
     }
 
-    fn schedule(
-        &self,
-        looks: &mut BTreeSet<(Instant, ClientId)>,
-        watched: &mut Watched,
-        client: ClientId,
-        at: Instant,
-    ) {
-        if let Some(before) = watched.look.replace(at) {
-            looks.remove(&(before, client));
+    /// A session has ended. `true` if the client has no other that is known of.
+    pub(super) fn on_end(&mut self, client: &ClientId, generation: Generation, step: Step) -> bool {
+        let Some(tracked) = self.clients.get_mut(client) else { return true };
+        tracked.changed = step;
+        tracked.sessions.retain(|session| session.generation != generation);
+        tracked.known = tracked.known.filter(|known| known.generation != generation);
+        let none = tracked.known.is_none();
+        if none {
+            self.clear_deadline(client);
         }
-        looks.insert((at, client));
-        if looks.first() == Some(&(at, client)) {
-            self.changed.notify_one();
-        }
+        none
     }
 
-    /// Puts the next look at a client's session off.
-    pub(crate) fn look_in(&self, client: &ClientId, left: Duration) {
-        let state = &mut *self.lock();
-        if let Some(watched) = state.clients.get_mut(client) {
-            let at = Instant::now() + left + AFTER;
-            self.schedule(&mut state.looks, watched, *client, at);
-        }
-    }
+    // ---- comparing ---------------------------------------------------------------------------
 
-    /// What the first socket of a client sees as it comes needs not be told it.
-    pub(crate) fn begin(&self, record: &Record) {
-        if let Some(watched) = self.lock().clients.get_mut(&record.client_id) {
-            watched.belief.get_or_insert(Belief::of(record));
-        }
-    }
-
-    /// A change was announced. `false` if it is told already.
-    pub(crate) fn announced(&self, client: &ClientId, change: Belief) -> bool {
-        let mut state = self.lock();
-        let Some(watched) = state.clients.get_mut(client) else { return true };
-        let told =
-            |(generation, version)| generation == change.generation && version >= change.version;
-        if watched.forestalled.is_some_and(told) {
-            return false;
-        }
-        watched.belief = Some(change);
-        true
-    }
-
-    /// A change is told without its announcement.
-    pub(crate) fn forestall(&self, client: &ClientId, change: Belief) {
-        if let Some(watched) = self.lock().clients.get_mut(client) {
-            watched.belief = Some(change);
-            watched.forestalled = Some((change.generation, change.version));
-        }
-    }
-
-    pub(crate) fn belief(&self, client: &ClientId) -> Option<Belief> {
-        self.lock().clients.get(client)?.belief
-    }
-
-    /// Forgets a session that has ended, unless the client has another by now.
-    pub(crate) fn end(&self, client: &ClientId, generation: Option<Generation>) {
-        let state = &mut *self.lock();
-        let Some(watched) = state.clients.get_mut(client) else { return };
-        let other = |known: &SessionSnapshot| generation.is_some_and(|g| g != known.generation);
-        watched.known = watched.known.filter(other);
-        watched.belief = watched.belief.filter(|b| generation.is_some_and(|g| g != b.generation));
-        if watched.known.is_none()
-            && let Some(at) = watched.look.take()
-        {
-            state.looks.remove(&(at, *client));
-        }
-    }
-
-    /// Waits until sessions may be over, and takes up to `limit` of their clients.
-    pub(crate) async fn due(&self, limit: usize) -> Vec<ClientId> {
-        loop {
-            let next = {
-                let state = &mut *self.lock();
-                let now = Instant::now();
-                let mut due = Vec::new();
-                while due.len() < limit
-                    && let Some((at, client)) = state.looks.first().copied()
-                    && at <= now
-                {
-                    state.looks.pop_first();
-                    if let Some(watched) = state.clients.get_mut(&client) {
-                        watched.look = None;
-                    }
-                    due.push(client);
-                }
-                if !due.is_empty() {
-                    return due;
-                }
-                state.looks.first().map(|(at, _)| *at)
-            };
-            let first = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = first => {}
-                () = self.changed.notified() => {}
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn change(client: ClientId, version: u64, left: u64) -> Change {
-        Change {
-            client,
-            generation: Generation::from_number(1),
-            session: SessionId::generate(),
-            version,
-            sealed: false,
-            created: Instant::now(),
-            left: Duration::from_secs(left),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_comes_up_when_its_session_may_be_over() {
-        let watched = WatchedClients::default();
-        let (soon, later) = (ClientId::generate(), ClientId::generate());
-        for (client, left) in [(later, 100), (soon, 1)] {
-            watched.add(&client);
-            watched.learn(&change(client, 1, left));
-        }
-        let begun = Instant::now();
-        assert_eq!(watched.due(10).await, [soon]);
-        assert_eq!(begun.elapsed().as_secs(), 1);
-        assert_eq!(watched.due(10).await, [later]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_kept_of_a_client_that_left() {
-        let watched = WatchedClients::default();
-        let client = ClientId::generate();
-        watched.add(&client);
-        watched.learn(&change(client, 1, 1));
-        watched.remove(&client);
-        assert!(watched.lock().looks.is_empty() && watched.lock().clients.is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_comes_late_changes_nothing_and_is_told_once() {
-        let watched = WatchedClients::default();
-        let client = ClientId::generate();
-        watched.add(&client);
-        let (old, new) = (change(client, 1, 10), change(client, 2, 10));
-        watched.learn(&new);
-        watched.learn(&old);
-        assert_eq!(watched.known(&client).map(|known| known.session_id), Some(new.session));
-        let told = |generation, version| Belief {
-            generation: Generation::from_number(generation),
-            session: new.session,
-            version,
+    /// Whether Redis has something else than what is known here. `fresh` says that nothing has
+    /// changed here since the record was asked for.
+    pub(super) fn differs(&self, client: &ClientId, record: Option<&Record>, fresh: bool) -> bool {
+        // Sockets that are about to begin read for themselves.
+        let tracked = self.clients.get(client).filter(|tracked| tracked.begun);
+        let Some(tracked) = tracked else { return false };
+        let Some(record) = record else {
+            return !tracked.sessions.is_empty() || tracked.known.is_some();
         };
-        assert!(watched.announced(&client, told(1, 1)));
-        watched.forestall(&client, told(1, 2));
-        assert!(!watched.announced(&client, told(1, 2)));
-        assert!(watched.announced(&client, told(1, 3)));
-        assert!(watched.announced(&client, told(2, 1)));
-        watched.end(&client, Some(Generation::from_number(1)));
-        assert_eq!(watched.belief(&client), Some(told(2, 1)));
+        let [session] = &*tracked.sessions else { return true };
+        let generations = [Some(session.generation), tracked.known.map(|known| known.generation)];
+        if generations != [Some(record.generation); 2] {
+            return true;
+        }
+        // Else announcements arrive, and bring the rest.
+        let ahead = tracked.known.is_some_and(|known| known.version > record.version);
+        fresh && (session.seen != record.version || ahead)
+    }
+
+    /// Removes the client's sessions that are not of this generation, and returns them. The one
+    /// with the id `announced` stays, as its end is about to be announced.
+    pub(super) fn take_others(
+        &mut self,
+        client: &ClientId,
+        current: Option<Generation>,
+        announced: Option<SessionId>,
+        step: Step,
+    ) -> Vec<(Generation, SessionId)> {
+        let Some(tracked) = self.clients.get_mut(client) else { return Vec::new() };
+        tracked.changed = step;
+        let stays = |generation, id| Some(generation) == current || Some(id) == announced;
+        let mut gone = Vec::new();
+        tracked.sessions.retain(|session| {
+            let stays = stays(session.generation, session.id);
+            if !stays {
+                gone.push((session.generation, session.id));
+            }
+            stays
+        });
+        if let Some(known) = tracked.known
+            && !stays(known.generation, known.session_id)
+        {
+            // Sockets may have come to it without an event.
+            if gone.iter().all(|(generation, _)| *generation != known.generation) {
+                gone.push((known.generation, known.session_id));
+            }
+            tracked.known = None;
+            self.clear_deadline(client);
+        }
+        gone
+    }
+
+    /// Takes over a record that is known to be the newest state. Whether sockets have to be
+    /// notified of it, and then whether it begins a session for them.
+    pub(super) fn catch_up(&mut self, now: Instant, state: &State) -> Option<bool> {
+        let tracked = self.clients.get_mut(&state.client)?;
+        tracked.set_known(state);
+        let notify = match tracked.session(state.generation) {
+            Some(session) => {
+                let differs = session.seen != state.version;
+                let begins = session.seen == 0;
+                session.id = state.session;
+                if differs {
+                    (session.seen, session.emitted) = (state.version, state.version);
+                }
+                differs.then_some(begins)
+            }
+            None => {
+                tracked.sessions.push(Session {
+                    generation: state.generation,
+                    id: state.session,
+                    seen: state.version,
+                    emitted: state.version,
+                    compared: tracked.announced != Some(state.generation),
+                });
+                Some(true)
+            }
+        };
+        self.set_deadline(&state.client, now + state.left + MARGIN);
+        notify
+    }
+
+    // ---- deadlines ---------------------------------------------------------------------------
+
+    /// Probes a client's session later.
+    pub(super) fn postpone(&mut self, now: Instant, client: &ClientId, by: Duration) {
+        if self.known(client).is_some() {
+            self.set_deadline(client, now + by + MARGIN);
+        }
+    }
+
+    /// When the first session may be over.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Takes up to `limit` clients whose session may be over.
+    pub(super) fn due(&mut self, now: Instant, limit: usize) -> Vec<ClientId> {
+        let mut due = Vec::new();
+        while due.len() < limit
+            && let Some((at, client)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.clear_deadline(&client);
+            due.push(client);
+        }
+        due
+    }
+
+    fn set_deadline(&mut self, client: &ClientId, at: Instant) {
+        self.clear_deadline(client);
+        if let Some(tracked) = self.clients.get_mut(client) {
+            tracked.deadline = Some(at);
+            self.deadlines.insert((at, *client));
+        }
+    }
+
+    fn clear_deadline(&mut self, client: &ClientId) {
+        if let Some(at) = self.clients.get_mut(client).and_then(|tracked| tracked.deadline.take()) {
+            self.deadlines.remove(&(at, *client));
+        }
+    }
+
+    /// Whether each deadline is of a client that is tracked, and nothing is left of others.
+    #[cfg(test)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let deadlines: BTreeSet<_> = self
+            .clients
+            .iter()
+            .filter_map(|(client, tracked)| Some((tracked.deadline?, *client)))
+            .collect();
+        deadlines == self.deadlines && self.clients.values().all(|tracked| tracked.watchers > 0)
     }
 }

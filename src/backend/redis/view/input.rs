@@ -1,0 +1,57 @@
+//! What goes into the view, and what comes out.
+
+use std::time::Duration;
+
+use super::comparison::Comparison;
+use super::probes::ProbeOutcome;
+use crate::backend::BackendEvent;
+use crate::backend::redis::pubsub::message::Announcement;
+use crate::session::{ClientId, DestroyReason, Record};
+
+/// A point in the sequence of inputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Step(pub(super) u64);
+
+/// What the view is notified of.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    /// A node announced something, this one included.
+    Announced(Announcement),
+    /// A record was read, or is what a write left.
+    Read(&'a Record),
+    /// A read of this client found no record.
+    Missing(ClientId),
+    /// A socket of this client comes, and reads its session next.
+    Watched(ClientId),
+    /// What it found.
+    FirstRead(ClientId, Option<&'a Record>),
+    /// A socket left, or did not come.
+    Unwatched(ClientId),
+    /// Redis itself says that something happened to a client's record.
+    KeyspaceEvent(ClientId, DestroyReason),
+    /// Another node found a session gone that it can't name.
+    ProbeRequested(ClientId, DestroyReason),
+    /// A client that was due was probed.
+    Probed(ClientId, ProbeOutcome),
+    /// It could not be probed, and will be after this.
+    ProbeFailed(ClientId, Duration),
+    /// Announcements may have been lost.
+    Gap,
+    /// All clients are to be compared.
+    CompareAll,
+    /// A client that differs from Redis was read again.
+    Compared(Comparison<'a>),
+}
+
+/// What to do.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    /// Events to emit, in this order, before those of any later input.
+    pub(crate) emit: Vec<BackendEvent>,
+    /// Whether there may be something to probe earlier than before: see [`View::next_probe`](super::View::next_probe).
+    pub(crate) probe: bool,
+    /// Whether there is something to compare: see [`View::take_suspects`](super::View::take_suspects).
+    pub(crate) reconcile: bool,
+    /// Whether the first deadline comes earlier than before: see [`View::next_deadline`](super::View::next_deadline).
+    pub(crate) timer: bool,
+}

@@ -1,0 +1,141 @@
+//! Clients whose session may have ended by itself, until they are probed.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::session::{ClientId, DestroyReason, SessionId};
+
+/// Probes wait this long, for most ends turn out to be announced by then.
+const SETTLE: Duration = Duration::from_millis(10);
+/// Probes that wait. More than that at once is left to the sweep, and to comparisons.
+const LIMIT: usize = 16 * 1024;
+/// How long the sweep has to announce sessions that expired, and how many of them are probed if it
+/// does not.
+const EXPIRED_AFTER: Duration = Duration::from_secs(1);
+const EXPIRED_LIMIT: usize = 1024;
+
+/// What a probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeOutcome {
+    /// The session lives, this much longer.
+    Alive(Duration),
+    /// It had ended, and the probe announced that. `None`: its id can't be read.
+    Expired(Option<SessionId>),
+    /// It is gone, and that was announced before.
+    AlreadyAnnounced,
+    /// It is gone, and only a node that knows it from its sockets could name it.
+    Unknown,
+}
+
+/// Probes to be made now.
+#[derive(Debug, Default)]
+pub(crate) struct DueProbes {
+    pub(crate) probes: Vec<(ClientId, DestroyReason)>,
+    /// Some were left out, as there were too many at once: all nodes have to compare.
+    pub(crate) overflown: bool,
+}
+
+/// Probes that wait.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    soon: HashMap<ClientId, DestroyReason>,
+    soon_at: Option<Instant>,
+    /// Sessions of which Redis said that they expired, and when to probe them.
+    expired: VecDeque<(Instant, ClientId)>,
+    overflown: bool,
+}
+
+impl Probes {
+    /// Has a client probed soon.
+    pub(super) fn add(&mut self, now: Instant, client: &ClientId, reason: DestroyReason) {
+        self.soon_at.get_or_insert(now + SETTLE);
+        if self.soon.len() >= LIMIT && !self.soon.contains_key(client) {
+            self.overflown = true;
+        } else {
+            self.soon.entry(*client).or_insert(reason);
+        }
+    }
+
+    /// A session expired. The sweep and the timers of sockets announce that, unless they knew of a
+    /// later end only.
+    pub(super) fn add_expired(
+        &mut self,
+        now: Instant,
+        client: &ClientId,
+        is_over: impl Fn(&ClientId) -> bool,
+    ) {
+        while self.expired.pop_front_if(|(_, first)| is_over(first)).is_some() {}
+        if self.expired.len() < EXPIRED_LIMIT {
+            self.expired.push_back((now + EXPIRED_AFTER, *client));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.soon.len() + self.expired.len()
+    }
+
+    /// When the first is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let expired = self.expired.front().map(|(at, _)| *at);
+        self.soon_at.into_iter().chain(expired).min()
+    }
+
+    /// Takes what is due, unless it is over by now.
+    pub(super) fn take(&mut self, now: Instant, is_over: impl Fn(&ClientId) -> bool) -> DueProbes {
+        let mut due = HashMap::new();
+        if self.soon_at.is_some_and(|at| at <= now) {
+            self.soon_at = None;
+            due = std::mem::take(&mut self.soon);
+        }
+        while let Some((_, client)) = self.expired.pop_front_if(|(at, _)| *at <= now) {
+            due.entry(client).or_insert(DestroyReason::Expired);
+        }
+        let probes = due.into_iter().filter(|(client, _)| !is_over(client)).collect();
+        DueProbes { probes, overflown: std::mem::take(&mut self.overflown) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(probes: &mut Probes, now: Instant, over: &[ClientId]) -> Vec<ClientId> {
+        let due = probes.take(now, |client| over.contains(client));
+        due.probes.into_iter().map(|(client, _)| client).collect()
+    }
+
+    #[test]
+    fn a_client_is_probed_once_and_not_if_its_end_is_announced_meanwhile() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let (one, two) = (ClientId::generate(), ClientId::generate());
+        for client in [&one, &two, &one] {
+            probes.add(now, client, DestroyReason::External);
+        }
+        assert!(ready(&mut probes, now, &[]).is_empty());
+        assert_eq!(probes.next(), Some(now + SETTLE));
+        assert_eq!(ready(&mut probes, now + SETTLE, &[one]), [two]);
+        assert_eq!((probes.next(), probes.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_sweep_has_a_second_to_announce_what_expired() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let (one, two) = (ClientId::generate(), ClientId::generate());
+        probes.add_expired(now, &one, |_| false);
+        probes.add_expired(now, &two, |client| *client == one);
+        assert_eq!(probes.len(), 1);
+        assert!(ready(&mut probes, now + SETTLE, &[]).is_empty());
+        assert_eq!(ready(&mut probes, now + EXPIRED_AFTER, &[]), [two]);
+    }
+
+    #[test]
+    fn too_many_probes_ask_for_a_comparison() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        (0..=LIMIT).for_each(|_| probes.add(now, &ClientId::generate(), DestroyReason::Evicted));
+        assert_eq!(probes.len(), LIMIT);
+        assert!(probes.take(now + SETTLE, |_| false).overflown);
+        assert!(!probes.take(now + SETTLE, |_| false).overflown);
+    }
+}
