@@ -2,6 +2,14 @@
 
 use crate::error::{Error, ErrorKind};
 
+/// What is asked of a backend that was shut down.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "the bridge was shut down")
+}
+
+/// What the client library returns.
+pub(crate) type Answered<T> = std::result::Result<T, fred::error::Error>;
+
 /// What a script says of a record that a newer version of this crate wrote.
 const NEWER: &str = "FORMAT a session was written by a newer version";
 

@@ -36,19 +36,19 @@ use super::{
     DestroyTarget, LeaseToken, Loaded, NodeInfo, NodeStats, SessionSnapshot,
 };
 use crate::backend::on_drop::Undo;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::{ClientId, Generation, NodeId, Record, SessionId};
 use connection::clock::RedisClock;
-use connection::commands::Link;
+use connection::commands::Commands;
 use connection::connect::Connected;
 use connection::sentinel::Sentinels;
-use context::{Context, closed};
-use error::failed;
+use context::Context;
+use error::{closed, failed};
 use expiry::probe::Prober;
 use expiry::sweeper::Sweeper;
 use expiry::timer::Timer;
 use keys::Keys;
-use lease::Leases;
+use lease::waiters::Leases;
 use pubsub::subscriber::Subscriber;
 use reconcile::Reconciler;
 use registry::Registry;
@@ -97,7 +97,7 @@ impl RedisBackend {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
             keys: Keys::new(&redis.prefix, database),
-            link: Link {
+            commands: Commands {
                 pool,
                 replicated,
                 clock: RedisClock::new(),
@@ -130,7 +130,7 @@ impl RedisBackend {
         queue: mpsc::Receiver<u64>,
     ) -> Result<()> {
         let context = &self.context;
-        context.link.look_at_the_clock().await?;
+        context.commands.look_at_the_clock().await?;
         let subscriber = Arc::new(Subscriber::new(
             self.listener.clone(),
             context.clone(),
@@ -153,14 +153,19 @@ impl RedisBackend {
         let patience = redis.timeout + redis.replicas.map_or(Duration::ZERO, |wanted| wanted.wait);
         let named = sentinels.as_ref().map(Sentinels::named);
         let watch = |client: &Client, patience| {
-            self.until_closed(connection::connect::watch_over(
+            self.until_closed(connection::connect::monitor_connection(
                 client.clone(),
                 WATCH,
                 patience,
                 named.clone(),
             ));
         };
-        context.link.pools().iter().flat_map(Pool::clients).for_each(|one| watch(one, patience));
+        context
+            .commands
+            .pools()
+            .iter()
+            .flat_map(Pool::clients)
+            .for_each(|one| watch(one, patience));
         watch(&self.listener, redis.timeout);
         if let Some(sentinels) = sentinels {
             self.until_closed(sentinels.listen());
@@ -190,14 +195,30 @@ impl RedisBackend {
         Ok(())
     }
 
-    /// A change that has begun is finished, whatever becomes of the caller.
-    async fn whole<T, F>(&self, change: impl FnOnce(Arc<Context>) -> F) -> Result<T>
+    /// A change that has begun is finished, also if the caller goes away: a script that was sent
+    /// runs. Where more has to follow it, in another slot or on replicas, a task does that.
+    async fn change<T, F>(&self, change: impl FnOnce(Arc<Context>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        if !self.context.commands.is_one_step() {
+            return self.run_to_completion(change).await;
+        }
+        self.open()?;
+        // A shutdown waits for it.
+        let _running = self.context.tasks.token();
+        change(self.context.clone()).await
+    }
+
+    async fn run_to_completion<T, F>(&self, work: impl FnOnce(Arc<Context>) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         self.open()?;
-        self.context.whole(change).await
+        let task = self.context.tasks.spawn(work(self.context.clone()));
+        task.await.unwrap_or_else(|error| Err(Error::store("an operation panicked", error)))
     }
 }
 
@@ -226,7 +247,7 @@ impl Drop for RedisBackend {
         // Without a shutdown the connections would outlive their owner: the client library keeps
         // those of a client that is only dropped.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(connection::connect::close(self.alone(), self.context.link.pools()));
+            runtime.spawn(connection::connect::close(self.alone(), self.context.commands.pools()));
         }
     }
 }
@@ -237,47 +258,50 @@ impl Backend for RedisBackend {
         &self.context.config.node
     }
 
-    async fn load(&self, sessions: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
+    async fn load(&self, ids: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
         self.open()?;
-        self.context.load(sessions, hint).await
+        sessions::load(&self.context, ids, hint).await
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
-        self.whole(move |context| async move { Box::pin(context.create(&create)).await }).await
+        self.change(move |context| async move { sessions::create(&context, &create).await }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.whole(move |context| async move { Box::pin(context.commit(commit)).await }).await
+        self.change(move |context| async move { sessions::commit(&context, commit).await }).await
     }
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {
         let client = *client;
-        self.whole(move |context| async move { context.touch(&client, generation).await }).await
+        self.change(move |context| async move {
+            sessions::touch(&context, &client, generation).await
+        })
+        .await
     }
 
     async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
-        self.whole(move |context| async move { context.destroy(target).await }).await
+        self.change(move |context| async move { sessions::destroy(&context, target).await }).await
     }
 
     async fn acquire(&self, client: &ClientId, wait: Duration) -> Result<Acquired> {
         self.open()?;
         tokio::select! {
-            acquired = self.context.acquire(client, wait) => acquired,
+            acquired = lease::acquire(&self.context, client, wait) => acquired,
             () = self.closing.cancelled() => Err(closed()),
         }
     }
 
     async fn renew(&self, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-        self.context.renew(client, lease).await
+        lease::renew(&self.context, client, lease).await
     }
 
     fn release(&self, client: &ClientId, lease: LeaseToken) {
-        self.context.release(client, lease);
+        lease::release(&self.context, client, lease);
     }
 
     async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
         self.open()?;
-        Ok(self.context.client_record(client).await?.map(|record| record.session_id))
+        Ok(sessions::client_record(&self.context, client).await?.map(|record| record.session_id))
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
@@ -296,7 +320,7 @@ impl Backend for RedisBackend {
         let view = &self.context.view;
         view.apply(Input::Watched(*client));
         let undo = Undo::new(|| view.apply(Input::Unwatched(*client)));
-        let record = self.context.client_record(client).await?;
+        let record = sessions::client_record(&self.context, client).await?;
         view.apply(Input::FirstRead(*client, record.as_ref()));
         undo.finished();
         Ok(record)
@@ -311,7 +335,7 @@ impl Backend for RedisBackend {
     }
 
     async fn cleanup(&self) -> Result<u64> {
-        self.whole(|context| async move { Sweeper::new(context).cleanup().await }).await
+        self.run_to_completion(|context| async move { Sweeper::new(context).cleanup().await }).await
     }
 
     async fn can_clean_up(&self) -> Result<bool> {
@@ -321,12 +345,12 @@ impl Backend for RedisBackend {
 
     async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
         self.open()?;
-        self.context.notify_set(session, is_new).await
+        sessions::notify_set(&self.context, session, is_new).await
     }
 
     async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
         self.open()?;
-        self.context.notify_destroy(session).await
+        sessions::notify_destroy(&self.context, session).await
     }
 
     fn notify_cleanup(&self, cleared: u64) {
@@ -347,7 +371,8 @@ impl Backend for RedisBackend {
 
     async fn health(&self) -> Result<()> {
         self.open()?;
-        let pong: std::result::Result<Value, _> = self.context.link.pool.next().ping(None).await;
+        let pong: std::result::Result<Value, _> =
+            self.context.commands.pool.next().ping(None).await;
         pong.map(drop).map_err(|e| failed("PING", e))
     }
 
@@ -369,7 +394,7 @@ impl Backend for RedisBackend {
             tracing::warn!("operations on Redis still run after {SHUTDOWN_LIMIT:?}");
         }
         if first {
-            connection::connect::close(self.alone(), self.context.link.pools()).await;
+            connection::connect::close(self.alone(), self.context.commands.pools()).await;
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::backend::redis::context::Context;
 use crate::backend::redis::expiry::probe::{ProbeOutcome, probe};
 use crate::backend::redis::record::{self, Stored};
+use crate::backend::redis::sessions;
 use crate::backend::redis::view::{Comparison, Input, Suspects};
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason, Record};
@@ -96,7 +97,7 @@ impl Reconciler {
         let mut record = self.peek(client).await?;
         if matches!(record, Err(Absent::Unreadable)) {
             // This ends it.
-            context.client_record(client).await?;
+            sessions::client_record(context, client).await?;
             since = context.view.step();
             record = self.peek(client).await?;
         }
@@ -117,12 +118,12 @@ impl Reconciler {
 
     /// The client's record, without taking it over.
     async fn peek(&self, client: &ClientId) -> Result<std::result::Result<Record, Absent>> {
-        let link = &self.context.link;
-        let stored = link.stored(self.context.keys.record(client)).await?;
+        let commands = &self.context.commands;
+        let stored = commands.stored(self.context.keys.record(client)).await?;
         if stored.is_null() {
             return Ok(Err(Absent::Missing));
         }
-        match record::read(client, stored.as_bytes().unwrap_or_default(), link.clock.now()) {
+        match record::read(client, stored.as_bytes().unwrap_or_default(), commands.clock.now()) {
             Stored::Live(record) => Ok(Ok(record)),
             Stored::Corrupt(_) | Stored::Overdue => Ok(Err(Absent::Unreadable)),
             Stored::Newer(error) => Err(error),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use fred::prelude::Value;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::redis::context::{Context, millis};
+use crate::backend::redis::context::Context;
+use crate::backend::redis::script::argument::millis;
 use crate::backend::{NodeInfo, NodeStats};
 use crate::error::Result;
 use crate::session::NodeId;
@@ -30,20 +31,20 @@ impl Registry {
 
     /// Enters this node for `life`; zero removes it.
     pub(super) async fn heartbeat(&self, stats: &NodeStats, life: Duration) -> Result<()> {
-        let Context { config, instance, keys, link, .. } = &*self.context;
+        let Context { config, instance, keys, commands, .. } = &*self.context;
         let entry = Entry { node: config.node.as_str().to_owned(), stats: stats.clone() };
         let entry = serde_json::to_string(&entry).unwrap_or_default();
         let arguments: Vec<Value> =
             vec![instance.as_str().into(), millis(life).into(), entry.into()];
-        let reply = link.run(&link.scripts.heartbeat, keys.registry(), arguments).await?;
-        link.observe(&reply);
+        let reply = commands.run(&commands.scripts.heartbeat, keys.registry(), arguments).await?;
+        commands.observe(&reply);
         Ok(())
     }
 
     /// The nodes that live, by name. `life` is what their heartbeats ask for.
     pub(super) async fn nodes(&self, life: Duration) -> Result<Vec<NodeInfo>> {
-        let Context { keys, link, .. } = &*self.context;
-        let reply = link.run(&link.scripts.nodes, keys.registry(), Vec::new()).await?;
+        let Context { keys, commands, .. } = &*self.context;
+        let reply = commands.run(&commands.scripts.nodes, keys.registry(), Vec::new()).await?;
         let mut nodes: Vec<NodeInfo> = reply
             .items()
             .chunks_exact(2)

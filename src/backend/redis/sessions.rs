@@ -1,11 +1,13 @@
 //! Reading and changing sessions: a read is one command, a change one script.
 
-use super::context::{Shared, bytes};
+use super::context::Context;
 use super::expiry::probe::probe_and_clean;
-use super::hints::{Hint, Only, pointer};
+use super::hints::hint::{Hint, Only};
+use super::hints::{self, pointer};
 use super::pubsub::message;
 use super::record::{self, Stored, put_generation, put_max_age, put_number};
 use super::view::Input;
+use crate::backend::redis::script::argument::bytes;
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
@@ -19,301 +21,312 @@ const MISSING: i64 = 3;
 const LEASE_LOST: i64 = 4;
 const OVER: i64 = 6;
 
-impl Shared {
-    // ---- reading -------------------------------------------------------------------------
+// ---- reading -------------------------------------------------------------------------
 
-    pub(super) async fn client_record(&self, client: &ClientId) -> Result<Option<Record>> {
-        let stored = self.link.stored(self.keys.record(client)).await?;
-        if stored.is_null() {
-            self.view.apply(Input::Missing(*client));
-            return Ok(None);
-        }
-        let stored = stored.as_bytes().unwrap_or_default();
-        self.live(client, record::read(client, stored, self.link.clock.now())).await
+pub(super) async fn client_record(context: &Context, client: &ClientId) -> Result<Option<Record>> {
+    let stored = context.commands.stored(context.keys.record(client)).await?;
+    if stored.is_null() {
+        context.view.apply(Input::Missing(*client));
+        return Ok(None);
     }
+    let stored = stored.as_bytes().unwrap_or_default();
+    live(context, client, record::read(client, stored, context.commands.clock.now())).await
+}
 
-    /// Ends a record that can't be read: one bad record must not fail again and again.
-    async fn live(&self, client: &ClientId, stored: Stored) -> Result<Option<Record>> {
-        match stored {
-            Stored::Live(record) => {
-                self.learn(&record);
-                Ok(Some(record))
-            }
-            Stored::Overdue => {
-                probe_and_clean(self, client, DestroyReason::Expired).await?;
-                Ok(None)
-            }
-            Stored::Corrupt(error) => {
-                tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
-                if !self.end(client, DestroyReason::Corrupt, End::default()).await? {
-                    probe_and_clean(self, client, DestroyReason::Corrupt).await?;
-                }
-                Ok(None)
-            }
-            Stored::Newer(error) => Err(error),
+/// Ends a record that can't be read: one bad record must not fail again and again.
+async fn live(context: &Context, client: &ClientId, stored: Stored) -> Result<Option<Record>> {
+    match stored {
+        Stored::Live(record) => {
+            context.learn(&record);
+            Ok(Some(record))
         }
-    }
-
-    pub(super) async fn load(&self, ids: &[SessionId], hint: Option<&ClientId>) -> Result<Loaded> {
-        // The one cookie of an honest browser names the session of its client: one command. Several
-        // are looked up side by side with it, so that they take one trip too.
-        let pointers = async {
-            match ids {
-                [_] if hint.is_some() => Ok(None),
-                ids => {
-                    let all = ids.iter().map(|id| self.hinted(id));
-                    futures_util::future::try_join_all(all).await.map(Some)
-                }
+        Stored::Overdue => {
+            probe_and_clean(context, client, DestroyReason::Expired).await?;
+            Ok(None)
+        }
+        Stored::Corrupt(error) => {
+            tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
+            if !end(context, client, DestroyReason::Corrupt, End::default()).await? {
+                probe_and_clean(context, client, DestroyReason::Corrupt).await?;
             }
+            Ok(None)
+        }
+        Stored::Newer(error) => Err(error),
+    }
+}
+
+pub(super) async fn load(
+    context: &Context,
+    ids: &[SessionId],
+    hint: Option<&ClientId>,
+) -> Result<Loaded> {
+    // The one cookie of an honest browser names the session of its client: one command. Several
+    // are looked up side by side with it, so that they take one trip too.
+    let pointers = async {
+        match ids {
+            [_] if hint.is_some() => Ok(None),
+            ids => {
+                let all = ids.iter().map(|id| hints::client_of(context, id));
+                futures_util::future::try_join_all(all).await.map(Some)
+            }
+        }
+    };
+    let hinted = async {
+        match hint {
+            Some(client) => client_record(context, client).await,
+            None => Ok(None),
+        }
+    };
+    let (own, pointers) = futures_util::try_join!(hinted, pointers)?;
+    let mut superseded = false;
+    for (at, id) in ids.iter().enumerate() {
+        match &own {
+            Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record.clone())),
+            Some(record) if record.had(id) => {
+                superseded = true;
+                continue;
+            }
+            _ => {}
+        }
+        let client = match &pointers {
+            Some(pointers) => pointers.get(at).copied().flatten(),
+            None => hints::client_of(context, id).await?,
         };
-        let hinted = async {
-            match hint {
-                Some(client) => self.client_record(client).await,
-                None => Ok(None),
-            }
-        };
-        let (own, pointers) = futures_util::try_join!(hinted, pointers)?;
-        let mut superseded = false;
-        for (at, id) in ids.iter().enumerate() {
-            match &own {
-                Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record.clone())),
-                Some(record) if record.had(id) => {
-                    superseded = true;
-                    continue;
-                }
-                _ => {}
-            }
-            let client = match &pointers {
-                Some(pointers) => pointers.get(at).copied().flatten(),
-                None => self.hinted(id).await?,
-            };
-            let Some(client) = client.filter(|client| Some(client) != hint) else { continue };
-            match self.client_record(&client).await? {
-                Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record)),
-                other => superseded |= other.is_some_and(|record| record.had(id)),
-            }
+        let Some(client) = client.filter(|client| Some(client) != hint) else { continue };
+        match client_record(context, &client).await? {
+            Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record)),
+            other => superseded |= other.is_some_and(|record| record.had(id)),
         }
-        Ok(Loaded::Missing { superseded })
     }
+    Ok(Loaded::Missing { superseded })
+}
 
-    // ---- writing -------------------------------------------------------------------------
+// ---- writing -------------------------------------------------------------------------
 
-    pub(super) async fn create(&self, create: &Create) -> Result<Created> {
-        let mode = create.max_age.validate()?;
-        let data = create.data.encode(self.config.max_payload)?;
-        let client = &create.client;
-        let mut request = Vec::with_capacity(80);
-        put_generation(&mut request, Generation::random());
-        request.extend_from_slice(SessionId::generate().as_str().as_bytes());
-        put_max_age(&mut request, mode);
-        request.push(u8::from(create.sealed));
-        put_number(&mut request, record::millis(create.join), 5);
-        put_number(&mut request, record::millis(create.age), 6);
-        let arguments = vec![self.who(client), bytes(request), data.into()];
-        // Twice: a record that can't be read ends, and then there is none.
-        for _ in 0..2 {
-            let script = &self.link.scripts.create;
-            let key = self.keys.record(client);
-            let (reply, copied) = self.link.change(script, key, arguments.clone()).await?;
-            match reply.status {
-                3 => return Err(Error::ended()),
-                5 => return Ok(Created::Occupied),
-                _ => self.link.observe(&reply),
-            }
-            match reply.status {
-                1 => {
-                    let record = reply.record_of(client, create.data.clone())?;
-                    self.learn(&record);
-                    let look = Hint::Look(*client, record.remaining, Only::Always);
-                    self.hint(pointer(&record, &reply).chain([look]), copied.is_ok()).await;
-                    copied?;
-                    return Ok(Created::New(record));
-                }
-                2 => {
-                    if let Some(record) = self.live(client, reply.record(client)?).await? {
-                        return Ok(Created::Exists(record));
-                    }
-                }
-                _ => return Err(reply.unexpected()),
-            }
-        }
-        Err(Error::store("creating a session", "the client's record can't be read or ended"))
-    }
-
-    pub(super) async fn commit(&self, mut commit: Commit) -> Result<Committed> {
-        if commit.version.is_some() {
-            return self.commit_version(commit).await;
-        }
-        // Whatever is there is overwritten: the first guess is the newest version known here.
-        let client = commit.client;
-        commit.version = match self.view.cached_session(&client) {
-            Some(known) if known.generation == commit.generation => Some(known.version),
-            _ => self.client_record(&client).await?.map(|record| record.version),
-        };
-        while commit.version.is_some() {
-            match self.commit_version(commit.clone()).await? {
-                Committed::Conflict(newest) => commit.version = Some(newest.version),
-                done => return Ok(done),
-            }
-        }
-        Ok(Committed::Ended)
-    }
-
-    async fn commit_version(&self, commit: Commit) -> Result<Committed> {
-        let mode = commit.max_age.validate()?;
-        let data = commit.data.encode(self.config.max_payload)?;
-        let client = &commit.client;
-        let released = commit.lease.filter(|_| commit.release);
-        let mut request = Vec::with_capacity(128);
-        put_generation(&mut request, commit.generation);
-        put_number(&mut request, commit.version.unwrap_or(0), 5);
-        put_max_age(&mut request, mode);
-        request.push(u8::from(released.is_some()));
-        let script = match commit.new_id {
-            None => &self.link.scripts.commit,
-            Some(new_id) => {
-                request.extend_from_slice(SessionId::generate().as_str().as_bytes());
-                let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
-                request.push(u8::from(from.is_none()));
-                put_generation(&mut request, Generation::random());
-                let from =
-                    from.as_ref().map_or(&[b'-'; SessionId::LEN][..], |id| id.as_str().as_bytes());
-                request.extend_from_slice(from);
-                &self.link.scripts.new_id
-            }
-        };
-        let arguments = vec![
-            self.who(client),
-            bytes(request),
-            data.into(),
-            commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
-        ];
-        let (reply, copied) = self.link.change(script, self.keys.record(client), arguments).await?;
+pub(super) async fn create(context: &Context, create: &Create) -> Result<Created> {
+    let mode = create.max_age.validate()?;
+    let data = create.data.encode(context.config.max_payload)?;
+    let client = &create.client;
+    let mut request = Vec::with_capacity(80);
+    put_generation(&mut request, Generation::random());
+    request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+    put_max_age(&mut request, mode);
+    request.push(u8::from(create.sealed));
+    put_number(&mut request, record::millis(create.join), 5);
+    put_number(&mut request, record::millis(create.age), 6);
+    let arguments = vec![context.who(client), bytes(request), data.into()];
+    // Twice: a record that can't be read ends, and then there is none.
+    for _ in 0..2 {
+        let script = &context.commands.scripts.create;
+        let key = context.keys.record(client);
+        let (reply, copied) = context.commands.change(script, key, arguments.clone()).await?;
         match reply.status {
-            WRITTEN => {
-                self.link.observe(&reply);
-                if let Some(lease) = released {
-                    self.leases.done(client, lease, self.config.lease_duration);
-                }
-                let record = reply.record_of(client, commit.data)?;
-                self.learn(&record);
-                // It may end earlier than the schedule says.
-                let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
-                    *client,
-                    record.remaining,
-                    Only::Earlier,
-                ));
-                let retired = reply.previous().map(Hint::Retire);
-                let hints = pointer(&record, &reply).chain(retired).chain(earlier);
-                self.hint(hints, copied.is_ok()).await;
-                copied?;
-                Ok(Committed::Written(record))
-            }
-            OTHER => Ok(match self.live(client, reply.record(client)?).await? {
-                Some(record) if record.generation == commit.generation => {
-                    Committed::Conflict(record)
-                }
-                _ => Committed::Ended,
-            }),
-            MISSING => {
-                self.view.apply(Input::Missing(*client));
-                Ok(Committed::Ended)
-            }
-            LEASE_LOST => Ok(Committed::LeaseLost),
-            OVER => {
-                let over = End { generation: Some(commit.generation), ..End::default() };
-                self.end(client, DestroyReason::Expired, over).await?;
-                Ok(Committed::Ended)
-            }
-            _ => Err(reply.unexpected()),
+            3 => return Err(Error::ended()),
+            5 => return Ok(Created::Occupied),
+            _ => context.commands.observe(&reply),
         }
-    }
-
-    pub(super) async fn touch(
-        &self,
-        client: &ClientId,
-        generation: Generation,
-    ) -> Result<Option<Record>> {
-        let mut gen_bytes = Vec::new();
-        put_generation(&mut gen_bytes, generation);
-        let arguments = vec![self.who(client), bytes(gen_bytes)];
-        let keys = vec![self.keys.record(client)];
-        let reply = self.link.run(&self.link.scripts.touch, keys, arguments).await?;
         match reply.status {
             1 => {
-                self.link.observe(&reply);
-                let record = self.live(client, reply.record(client)?).await?;
-                if let Some(record) = &record {
-                    self.hint(pointer(record, &reply), false).await;
-                }
-                Ok(record)
-            }
-            3 => Ok(None),
-            _ => Err(reply.unexpected()),
-        }
-    }
-
-    pub(super) async fn destroy(&self, target: DestroyTarget) -> Result<bool> {
-        let (client, what) = match target {
-            DestroyTarget::Client(client) => (client, End::default()),
-            DestroyTarget::Generation(client, generation) => {
-                (client, End { generation: Some(generation), ..End::default() })
-            }
-            DestroyTarget::Leased(client, generation, lease) => {
-                (client, End { generation: Some(generation), lease: Some(lease), session: None })
-            }
-            DestroyTarget::Session(id) => match self.hinted(&id).await? {
-                Some(client) => (client, End { session: Some(id), ..End::default() }),
-                None => return Ok(false),
-            },
-        };
-        self.end(&client, DestroyReason::Destroyed, what).await
-    }
-
-    async fn end(&self, client: &ClientId, reason: DestroyReason, what: End) -> Result<bool> {
-        let mut generation = Vec::new();
-        if let Some(wanted) = what.generation {
-            put_generation(&mut generation, wanted);
-        }
-        let arguments = vec![
-            self.who(client),
-            i64::from(message::code(reason)).into(),
-            what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-            bytes(generation),
-            what.lease.map(LeaseToken::text).unwrap_or_default().into(),
-        ];
-        let script = &self.link.scripts.destroy;
-        let (reply, copied) = self.link.change(script, self.keys.record(client), arguments).await?;
-        match reply.status {
-            1 => {
-                if let Some(lease) = what.lease {
-                    self.leases.done(client, lease, self.config.lease_duration);
-                }
-                let id = reply.session(0);
-                self.hint(id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]), true)
-                    .await;
+                let record = reply.record_of(client, create.data.clone())?;
+                context.learn(&record);
+                let look = Hint::Look(*client, record.remaining, Only::Always);
+                hints::set(context, pointer(&record, &reply).chain([look]), copied.is_ok()).await;
                 copied?;
-                Ok(true)
+                return Ok(Created::New(record));
             }
-            0 => Ok(false),
-            4 => Err(Error::lease_lost()),
-            _ => Err(reply.unexpected()),
+            2 => {
+                if let Some(record) = live(context, client, reply.record(client)?).await? {
+                    return Ok(Created::Exists(record));
+                }
+            }
+            _ => return Err(reply.unexpected()),
         }
     }
+    Err(Error::store("creating a session", "the client's record can't be read or ended"))
+}
 
-    // ---- notices -------------------------------------------------------------------------
-
-    pub(super) async fn notify_set(&self, session: &SessionId, is_new: bool) -> Result<()> {
-        let Some(client) = self.hinted(session).await? else { return Ok(()) };
-        let arguments = vec![self.who(&client), session.as_str().into(), i64::from(is_new).into()];
-        let keys = vec![self.keys.record(&client)];
-        self.link.run(&self.link.scripts.notify, keys, arguments).await.map(drop)
+pub(super) async fn commit(context: &Context, mut commit: Commit) -> Result<Committed> {
+    if commit.version.is_some() {
+        return commit_version(context, commit).await;
     }
-
-    pub(super) async fn notify_destroy(&self, session: &SessionId) -> Result<()> {
-        let Some(client) = self.hinted(session).await? else { return Ok(()) };
-        probe_and_clean(self, &client, DestroyReason::External).await.map(drop)
+    // Whatever is there is overwritten: the first guess is the newest version known here.
+    let client = commit.client;
+    commit.version = match context.view.cached_session(&client) {
+        Some(known) if known.generation == commit.generation => Some(known.version),
+        _ => client_record(context, &client).await?.map(|record| record.version),
+    };
+    while commit.version.is_some() {
+        match commit_version(context, commit.clone()).await? {
+            Committed::Conflict(newest) => commit.version = Some(newest.version),
+            done => return Ok(done),
+        }
     }
+    Ok(Committed::Ended)
+}
+
+async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> {
+    let mode = commit.max_age.validate()?;
+    let data = commit.data.encode(context.config.max_payload)?;
+    let client = &commit.client;
+    let released = commit.lease.filter(|_| commit.release);
+    let mut request = Vec::with_capacity(128);
+    put_generation(&mut request, commit.generation);
+    put_number(&mut request, commit.version.unwrap_or(0), 5);
+    put_max_age(&mut request, mode);
+    request.push(u8::from(released.is_some()));
+    let script = match commit.new_id {
+        None => &context.commands.scripts.commit,
+        Some(new_id) => {
+            request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+            let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
+            request.push(u8::from(from.is_none()));
+            put_generation(&mut request, Generation::random());
+            let from =
+                from.as_ref().map_or(&[b'-'; SessionId::LEN][..], |id| id.as_str().as_bytes());
+            request.extend_from_slice(from);
+            &context.commands.scripts.new_id
+        }
+    };
+    let arguments = vec![
+        context.who(client),
+        bytes(request),
+        data.into(),
+        commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
+    ];
+    let (reply, copied) =
+        context.commands.change(script, context.keys.record(client), arguments).await?;
+    match reply.status {
+        WRITTEN => {
+            context.commands.observe(&reply);
+            if let Some(lease) = released {
+                context.leases.done(client, lease, context.config.lease_duration);
+            }
+            let record = reply.record_of(client, commit.data)?;
+            context.learn(&record);
+            // It may end earlier than the schedule says.
+            let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
+                *client,
+                record.remaining,
+                Only::Earlier,
+            ));
+            let retired = reply.previous().map(Hint::Retire);
+            let hints = pointer(&record, &reply).chain(retired).chain(earlier);
+            hints::set(context, hints, copied.is_ok()).await;
+            copied?;
+            Ok(Committed::Written(record))
+        }
+        OTHER => Ok(match live(context, client, reply.record(client)?).await? {
+            Some(record) if record.generation == commit.generation => Committed::Conflict(record),
+            _ => Committed::Ended,
+        }),
+        MISSING => {
+            context.view.apply(Input::Missing(*client));
+            Ok(Committed::Ended)
+        }
+        LEASE_LOST => Ok(Committed::LeaseLost),
+        OVER => {
+            let over = End { generation: Some(commit.generation), ..End::default() };
+            end(context, client, DestroyReason::Expired, over).await?;
+            Ok(Committed::Ended)
+        }
+        _ => Err(reply.unexpected()),
+    }
+}
+
+pub(super) async fn touch(
+    context: &Context,
+    client: &ClientId,
+    generation: Generation,
+) -> Result<Option<Record>> {
+    let mut gen_bytes = Vec::new();
+    put_generation(&mut gen_bytes, generation);
+    let arguments = vec![context.who(client), bytes(gen_bytes)];
+    let keys = vec![context.keys.record(client)];
+    let reply = context.commands.run(&context.commands.scripts.touch, keys, arguments).await?;
+    match reply.status {
+        1 => {
+            context.commands.observe(&reply);
+            let record = live(context, client, reply.record(client)?).await?;
+            if let Some(record) = &record {
+                hints::set(context, pointer(record, &reply), false).await;
+            }
+            Ok(record)
+        }
+        3 => Ok(None),
+        _ => Err(reply.unexpected()),
+    }
+}
+
+pub(super) async fn destroy(context: &Context, target: DestroyTarget) -> Result<bool> {
+    let (client, what) = match target {
+        DestroyTarget::Client(client) => (client, End::default()),
+        DestroyTarget::Generation(client, generation) => {
+            (client, End { generation: Some(generation), ..End::default() })
+        }
+        DestroyTarget::Leased(client, generation, lease) => {
+            (client, End { generation: Some(generation), lease: Some(lease), session: None })
+        }
+        DestroyTarget::Session(id) => match hints::client_of(context, &id).await? {
+            Some(client) => (client, End { session: Some(id), ..End::default() }),
+            None => return Ok(false),
+        },
+    };
+    end(context, &client, DestroyReason::Destroyed, what).await
+}
+
+async fn end(
+    context: &Context,
+    client: &ClientId,
+    reason: DestroyReason,
+    what: End,
+) -> Result<bool> {
+    let mut generation = Vec::new();
+    if let Some(wanted) = what.generation {
+        put_generation(&mut generation, wanted);
+    }
+    let arguments = vec![
+        context.who(client),
+        i64::from(message::code(reason)).into(),
+        what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
+        bytes(generation),
+        what.lease.map(LeaseToken::text).unwrap_or_default().into(),
+    ];
+    let script = &context.commands.scripts.destroy;
+    let (reply, copied) =
+        context.commands.change(script, context.keys.record(client), arguments).await?;
+    match reply.status {
+        1 => {
+            if let Some(lease) = what.lease {
+                context.leases.done(client, lease, context.config.lease_duration);
+            }
+            let id = reply.session(0);
+            hints::set(
+                context,
+                id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]),
+                true,
+            )
+            .await;
+            copied?;
+            Ok(true)
+        }
+        0 => Ok(false),
+        4 => Err(Error::lease_lost()),
+        _ => Err(reply.unexpected()),
+    }
+}
+
+// ---- notices -------------------------------------------------------------------------
+
+pub(super) async fn notify_set(context: &Context, session: &SessionId, is_new: bool) -> Result<()> {
+    let Some(client) = hints::client_of(context, session).await? else { return Ok(()) };
+    let arguments = vec![context.who(&client), session.as_str().into(), i64::from(is_new).into()];
+    let keys = vec![context.keys.record(&client)];
+    context.commands.run(&context.commands.scripts.notify, keys, arguments).await.map(drop)
+}
+
+pub(super) async fn notify_destroy(context: &Context, session: &SessionId) -> Result<()> {
+    let Some(client) = hints::client_of(context, session).await? else { return Ok(()) };
+    probe_and_clean(context, &client, DestroyReason::External).await.map(drop)
 }
 
 /// What has to be so for a session to be ended.

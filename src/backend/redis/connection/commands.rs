@@ -9,9 +9,9 @@ use fred::types::Key;
 use tokio::time::Instant;
 
 use crate::backend::redis::connection::clock::RedisClock;
-use crate::backend::redis::connection::replication::{Replicated, Sent};
-use crate::backend::redis::context::millis;
-use crate::backend::redis::error::failed;
+use crate::backend::redis::connection::replication::{ReplicatedPool, Sent};
+use crate::backend::redis::error::{Answered, failed};
+use crate::backend::redis::script::argument::millis;
 use crate::backend::redis::script::reply::Reply;
 use crate::backend::redis::script::{Script, Scripts};
 use crate::error::Result;
@@ -21,10 +21,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A pool of connections, and the clock on their other side.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Commands {
     pub(crate) pool: Pool,
     /// The connections for changes, if those wait for replicas.
-    pub(crate) replicated: Option<Replicated>,
+    pub(crate) replicated: Option<ReplicatedPool>,
     pub(crate) clock: RedisClock,
     pub(crate) scripts: Scripts,
     /// Slots are spread over several servers.
@@ -32,9 +32,6 @@ pub(crate) struct Link {
     /// How long an answer may take.
     pub(crate) timeout: Duration,
 }
-
-/// What the client library returns.
-pub(crate) type Answered<T> = std::result::Result<T, fred::error::Error>;
 
 fn is_unknown_script(error: &fred::error::Error) -> bool {
     error.details().starts_with("NOSCRIPT")
@@ -55,18 +52,23 @@ fn lane_of(key: &[u8], lanes: usize) -> usize {
     usize::try_from(hasher.finish() % (lanes.max(1) as u64)).unwrap_or(0)
 }
 
-impl Link {
+impl Commands {
+    /// Whether nothing has to follow the script of a change.
+    pub(crate) fn is_one_step(&self) -> bool {
+        !self.clustered && self.replicated.is_none()
+    }
+
     /// Asks Redis. In a cluster, a question that was refused since its slot is being moved, or has
     /// been, is asked again for as long as an answer may take: it did nothing.
-    pub(crate) async fn ask<T, F>(&self, ask: impl Fn(Client) -> F) -> Answered<T>
+    pub(crate) async fn with_retry<T, F>(&self, ask: impl Fn(Client) -> F) -> Answered<T>
     where
         F: Future<Output = Answered<T>>,
     {
-        self.ask_at(self.pool.next(), ask).await
+        self.with_retry_at(self.pool.next(), ask).await
     }
 
     /// [`ask`](Self::ask) on one client: its connections are the ones that learn of a move.
-    async fn ask_at<T, F>(&self, client: &Client, ask: impl Fn(Client) -> F) -> Answered<T>
+    async fn with_retry_at<T, F>(&self, client: &Client, ask: impl Fn(Client) -> F) -> Answered<T>
     where
         F: Future<Output = Answered<T>>,
     {
@@ -106,7 +108,7 @@ impl Link {
     ) -> Result<Reply> {
         let lane = self.lane(&keys);
         let value = self
-            .ask_at(lane, |client| {
+            .with_retry_at(lane, |client| {
                 let (keys, arguments) = (keys.clone(), arguments.clone());
                 async move {
                     let digest = script.digest.clone();
@@ -136,8 +138,8 @@ impl Link {
         let Some(replicated) = &self.replicated else {
             return Ok((self.run(script, vec![key], arguments).await?, Ok(())));
         };
-        let turn = replicated.turn().await?;
-        let ran = self.ask_at(&turn.client, |client| {
+        let connection = replicated.connection().await?;
+        let ran = self.with_retry_at(&connection.client, |client| {
             let mut parts: Vec<Value> = vec![1_i64.into(), key.clone().into()];
             parts.extend(arguments.iter().cloned());
             let (digest, key) = (script.digest.clone().into(), key.clone());
@@ -153,7 +155,7 @@ impl Link {
             }
         });
         let (answer, waited): Sent = ran.await.map_err(|e| failed(script.name, e))?;
-        Ok((Reply::new(script.name, answer)?, replicated.judge(waited)))
+        Ok((Reply::new(script.name, answer)?, replicated.check_replicas(waited)))
     }
 
     /// Sets a key, and waits for replicas if a change needs it.
@@ -166,20 +168,20 @@ impl Link {
     ) -> Result<()> {
         let life = millis(life).max(1);
         let Some(replicated) = self.replicated.as_ref().filter(|_| needed) else {
-            let set = self.ask(|client| async move {
+            let set = self.with_retry(|client| async move {
                 client.set(key, value, Some(Expiration::PX(life)), None, false).await
             });
             return set.await.map_err(|e| failed("SET", e));
         };
-        let turn = replicated.turn().await?;
+        let connection = replicated.connection().await?;
         let parts: Vec<Value> = vec![key.into(), value.into(), "PX".into(), life.into()];
         let key = &Key::from(key);
-        let set = self.ask_at(&turn.client, |client| {
+        let set = self.with_retry_at(&connection.client, |client| {
             let parts = parts.clone();
             async move { replicated.send(&client, "SET", key, parts).await }
         });
         let (_, waited) = set.await.map_err(|e| failed("SET", e))?;
-        replicated.judge(waited)
+        replicated.check_replicas(waited)
     }
 
     /// All that has connections for commands.
@@ -191,7 +193,7 @@ impl Link {
     /// What is stored at a record's key; `Null` if there is nothing. Something else than a string is
     /// no text.
     pub(crate) async fn stored(&self, key: Key) -> Result<Value> {
-        let read = self.ask_at(self.lane(std::slice::from_ref(&key)), |client| {
+        let read = self.with_retry_at(self.lane(std::slice::from_ref(&key)), |client| {
             let key = key.clone();
             async move { client.get(key).await }
         });

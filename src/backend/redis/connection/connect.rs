@@ -4,21 +4,19 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::config::UnresponsiveConfig;
 use fred::types::{RespVersion, Version};
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::watch;
 
 use crate::backend::redis::config::RedisConfig;
-use crate::backend::redis::connection::replication::Replicated;
+use crate::backend::redis::connection::options::builder;
+use crate::backend::redis::connection::replication::ReplicatedPool;
 use crate::backend::redis::connection::sentinel::{Named, Sentinels};
 use crate::backend::redis::error::failed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Messages that the listener may fall behind before it has to compare.
 const MESSAGES: usize = 16 * 1024;
-/// Commands that may wait on one connection while Redis is away; more fail at once.
-const BUFFERED: usize = 10_000;
 /// How often a client is sent to the primary that the sentinels name: the one that it asks may name
 /// the old one for a while, and its name for it may be another one.
 const MOVES: u32 = 5;
@@ -26,38 +24,11 @@ const MOVES: u32 = 5;
 /// The connections, and what is known of the other side.
 pub(crate) struct Connected {
     pub(crate) pool: Pool,
-    pub(crate) replicated: Option<Replicated>,
+    pub(crate) replicated: Option<ReplicatedPool>,
     pub(crate) listener: Client,
     pub(crate) sentinels: Option<Sentinels>,
     pub(crate) database: u8,
     pub(crate) clustered: bool,
-}
-
-/// Clients of this kind.
-pub(crate) fn builder(config: Config, timeout: Duration) -> Builder {
-    let clustered = config.server.is_clustered();
-    let mut builder = Builder::from_config(config);
-    builder
-        .with_performance_config(|performance| {
-            performance.default_command_timeout = timeout;
-        })
-        .with_connection_config(|connection| {
-            connection.connection_timeout = timeout;
-            connection.internal_command_timeout = timeout;
-            // A write that is sent again could be done twice.
-            connection.max_command_attempts = 1;
-            if clustered {
-                // Redirections are not followed but asked again (`Link::ask`): the library's
-                // `ASKING` takes the next answer of its connection for its own, whosever it is.
-                connection.max_redirections = 0;
-            }
-            connection.max_command_buffer_len = BUFFERED;
-            connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout / 2 };
-        })
-        // For ever: a node heals by itself.
-        .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
-    builder
 }
 
 pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
@@ -79,7 +50,7 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     let replicated = match redis.replicas {
         Some(wanted) => {
             let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
-            Some(Replicated::new(pool, wanted, timeout))
+            Some(ReplicatedPool::new(pool, wanted, timeout))
         }
         None => None,
     };
@@ -167,7 +138,7 @@ fn is_supported(version: Option<&Version>) -> Result<()> {
 /// Looks after a client's connections, and begins all anew if one answers no more, for a connection
 /// on which little is sent would not notice that the other side is gone, or if it leads to a server that
 /// is the primary no more.
-pub(crate) async fn watch_over(
+pub(crate) async fn monitor_connection(
     client: Client,
     every: Duration,
     timeout: Duration,
@@ -187,7 +158,7 @@ pub(crate) async fn watch_over(
         if moves > 0 && is_elsewhere(&client, named.as_ref()) {
             moves -= 1;
             tracing::warn!("the sentinels name another primary; going there");
-            begin_anew(&client, timeout).await;
+            force_reconnect(&client, timeout).await;
             continue;
         }
         let servers = match client.is_clustered() {
@@ -205,7 +176,7 @@ pub(crate) async fn watch_over(
         if silent >= 2 {
             silent = 0;
             tracing::warn!("Redis answers no more on a connection; connecting again");
-            begin_anew(&client, timeout).await;
+            force_reconnect(&client, timeout).await;
         }
     }
 }
@@ -227,7 +198,7 @@ fn is_elsewhere(client: &Client, named: Option<&watch::Receiver<Option<Named>>>)
     !connected.is_empty() && !connected.iter().any(is_named)
 }
 
-async fn begin_anew(client: &Client, timeout: Duration) {
+async fn force_reconnect(client: &Client, timeout: Duration) {
     // It reconnects by its policy; an error here says that it is about to.
     let _ = tokio::time::timeout(timeout, client.force_reconnection()).await;
 }

@@ -3,6 +3,7 @@
 pub(super) mod clock;
 pub(super) mod commands;
 pub(super) mod connect;
+pub(super) mod options;
 pub(super) mod replication;
 pub(super) mod sentinel;
 pub(super) mod tls;

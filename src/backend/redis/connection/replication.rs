@@ -14,14 +14,13 @@ use fred::types::{CustomCommand, Key};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::backend::redis::config::Replicas;
-use crate::backend::redis::connection::commands::Answered;
-use crate::backend::redis::context::{closed, millis};
-use crate::backend::redis::error::failed;
+use crate::backend::redis::error::{Answered, closed, failed};
+use crate::backend::redis::script::argument::millis;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The connections for changes.
 #[derive(Debug)]
-pub(crate) struct Replicated {
+pub(crate) struct ReplicatedPool {
     pub(crate) pool: Pool,
     wanted: Replicas,
     idle: Mutex<Vec<Client>>,
@@ -31,13 +30,13 @@ pub(crate) struct Replicated {
 }
 
 /// A connection that is one change's for now.
-pub(crate) struct Turn<'a> {
-    replicated: &'a Replicated,
+pub(crate) struct PooledConnection<'a> {
+    replicated: &'a ReplicatedPool,
     pub(crate) client: Client,
     _permit: SemaphorePermit<'a>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         // Before the permit: whoever gets that one finds it.
         self.replicated.idle().push(self.client.clone());
@@ -47,7 +46,7 @@ impl Drop for Turn<'_> {
 /// A change's own answer, and what `WAIT` said.
 pub(crate) type Sent = (Value, Answered<Value>);
 
-impl Replicated {
+impl ReplicatedPool {
     pub(crate) fn new(pool: Pool, wanted: Replicas, timeout: Duration) -> Self {
         let idle = pool.clients().to_vec();
         let turns = Semaphore::new(idle.len());
@@ -59,7 +58,7 @@ impl Replicated {
     }
 
     /// A connection that is free, waited for as long as an answer may take.
-    pub(crate) async fn turn(&self) -> Result<Turn<'_>> {
+    pub(crate) async fn connection(&self) -> Result<PooledConnection<'_>> {
         let permit = tokio::time::timeout(self.timeout, self.turns.acquire())
             .await
             .map_err(|_| {
@@ -72,7 +71,7 @@ impl Replicated {
             .map_err(|_| closed())?;
         // There are as many of them as permits.
         let client = self.idle().pop().ok_or_else(closed)?;
-        Ok(Turn { replicated: self, client, _permit: permit })
+        Ok(PooledConnection { replicated: self, client, _permit: permit })
     }
 
     /// Sends a command that writes to the slot of this key, and `WAIT` right behind it.
@@ -106,7 +105,7 @@ impl Replicated {
     }
 
     /// Whether enough replicas have the change.
-    pub(crate) fn judge(&self, waited: Answered<Value>) -> Result<()> {
+    pub(crate) fn check_replicas(&self, waited: Answered<Value>) -> Result<()> {
         let have = waited.and_then(Value::convert::<u32>).map_err(|error| failed("WAIT", error))?;
         if have >= self.wanted.count {
             return Ok(());

@@ -57,7 +57,7 @@ impl Sentinels {
                 fail_fast: false,
                 ..config.clone()
             };
-            crate::backend::redis::connection::connect::builder(config, timeout)
+            crate::backend::redis::connection::options::builder(config, timeout)
                 .build()
                 .map_err(|e| failed("connect", e))
         };

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::backend::redis::context::{Context, bytes};
-use crate::backend::redis::hints::Only;
+use crate::backend::redis::context::Context;
+use crate::backend::redis::hints::{self, hint::Only};
 use crate::backend::redis::pubsub::message;
 use crate::backend::redis::record::put_generation;
+use crate::backend::redis::script::argument::bytes;
 use crate::backend::redis::view::DueProbes;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason};
@@ -37,10 +38,10 @@ pub(crate) async fn probe(
         last.map(|last| last.session.as_str().to_owned()).unwrap_or_default().into(),
     ];
     let keys = vec![context.keys.record(client)];
-    let reply = context.link.run(&context.link.scripts.probe, keys, arguments).await?;
+    let reply = context.commands.run(&context.commands.scripts.probe, keys, arguments).await?;
     match reply.status {
         1 => {
-            context.link.observe(&reply);
+            context.commands.observe(&reply);
             let left = u64::try_from(reply.number(1).unwrap_or(0)).unwrap_or(0);
             Ok(ProbeOutcome::Alive(std::time::Duration::from_millis(left)))
         }
@@ -91,10 +92,10 @@ pub(crate) async fn clean(context: &Context, probed: &[(ClientId, ProbeOutcome)]
             ProbeOutcome::AlreadyAnnounced | ProbeOutcome::Unknown => over.push(*client),
         }
     }
-    let pointers = pointers.into_iter().map(|id| context.unpoint(id));
+    let pointers = pointers.into_iter().map(|id| hints::remove_pointer(context, id));
     futures_util::try_join!(
-        context.index(later),
-        context.unindex(&over),
+        hints::schedule(context, later),
+        hints::unschedule(context, &over),
         futures_util::future::try_join_all(pointers),
     )?;
     Ok(())

@@ -9,8 +9,9 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
 use super::probe::{ProbeOutcome, clean, probe_all};
-use crate::backend::redis::context::{Context, bytes, millis};
+use crate::backend::redis::context::Context;
 use crate::backend::redis::pubsub::message;
+use crate::backend::redis::script::argument::{bytes, millis};
 use crate::backend::redis::script::reply::Reply;
 use crate::error::Result;
 use crate::session::{ClientId, DestroyReason};
@@ -64,7 +65,7 @@ impl Sweeper {
     /// Ends a page of what is due in one step, on a server that has all keys; as the sweep if
     /// `turn` is given.
     async fn end_page(&self, turn: Option<Duration>) -> Result<Reply> {
-        let Context { config, instance, keys, link, .. } = &*self.context;
+        let Context { config, instance, keys, commands, .. } = &*self.context;
         let mut all: Vec<Key> = vec![keys.schedule().into(), keys.tombstones().into()];
         all.extend(turn.iter().flat_map(|_| keys.leader().map(Key::from)));
         let mut node = Vec::new();
@@ -75,7 +76,7 @@ impl Sweeper {
             instance.as_str().into(),
             millis(turn.unwrap_or_default()).into(),
         ];
-        link.run(&link.scripts.expire_due, all, arguments).await
+        commands.run(&commands.scripts.expire_due, all, arguments).await
     }
 
     /// One turn of the sweep: all that is due now.
@@ -91,11 +92,11 @@ impl Sweeper {
             if !ours {
                 // Another node sweeps.
                 let pause = until.unwrap_or(turn).max(Duration::from_millis(20));
-                return Ok(Swept { pause, untidy: !self.context.link.clustered, ..swept });
+                return Ok(Swept { pause, untidy: !self.context.commands.clustered, ..swept });
             }
             let next = until.map_or(every, |next| next.min(every));
             swept.pause = next.max(Duration::from_millis(1));
-            swept.untidy |= !self.context.link.clustered && reply.number(2).unwrap_or(0) > 0;
+            swept.untidy |= !self.context.commands.clustered && reply.number(2).unwrap_or(0) > 0;
             if count >= PAGE {
                 swept.crowded = true;
                 let more = PAGES.saturating_sub(pages.len());
@@ -107,7 +108,7 @@ impl Sweeper {
 
     /// A page of the sweep, and how many clients it had.
     async fn page(&self, turn: Duration) -> Result<(Reply, i64)> {
-        if self.context.link.clustered {
+        if self.context.commands.clustered {
             return self.claim(turn).await;
         }
         let reply = self.end_page(Some(turn)).await?;
@@ -117,9 +118,10 @@ impl Sweeper {
 
     /// Marks the mappings of a page of ends that were announced together; `true` if there are more.
     async fn tidy_page(&self) -> Result<bool> {
-        let Context { keys, link, .. } = &*self.context;
+        let Context { keys, commands, .. } = &*self.context;
         let keys = vec![keys.tombstones().into()];
-        let reply = link.run(&link.scripts.flush_tombstones, keys, vec![TIDY.into()]).await?;
+        let reply =
+            commands.run(&commands.scripts.flush_tombstones, keys, vec![TIDY.into()]).await?;
         Ok(reply.number(0).unwrap_or(0) >= TIDY)
     }
 
@@ -133,8 +135,11 @@ impl Sweeper {
             millis(CLAIM).into(),
             millis(turn).into(),
         ];
-        let reply =
-            self.context.link.run(&self.context.link.scripts.claim_due, keys, arguments).await?;
+        let reply = self
+            .context
+            .commands
+            .run(&self.context.commands.scripts.claim_due, keys, arguments)
+            .await?;
         let clients = reply.items().get(1..).unwrap_or_default();
         if reply.status == 1 {
             self.probe_due(clients).await?;
@@ -149,10 +154,11 @@ impl Sweeper {
         let mut cleared = 0;
         loop {
             // Each that is probed is taken off the list, or moved to its end.
-            let (probed, ended) = if self.context.link.clustered {
-                let Context { keys, link, .. } = &*self.context;
+            let (probed, ended) = if self.context.commands.clustered {
+                let Context { keys, commands, .. } = &*self.context;
                 let keys = vec![keys.schedule().into()];
-                let reply = link.run(&link.scripts.list_due, keys, vec![PAGE.into()]).await?;
+                let reply =
+                    commands.run(&commands.scripts.list_due, keys, vec![PAGE.into()]).await?;
                 (reply.items().len(), self.probe_due(reply.items()).await?)
             } else {
                 let reply = self.end_page(None).await?;
@@ -164,7 +170,7 @@ impl Sweeper {
                 break;
             }
         }
-        while !self.context.link.clustered && self.tidy_page().await? {}
+        while !self.context.commands.clustered && self.tidy_page().await? {}
         self.context.announce(message::cleanup(cleared, &self.context.config.node)).await?;
         Ok(cleared)
     }
@@ -172,7 +178,7 @@ impl Sweeper {
     /// Sweeps until the task is dropped.
     pub(crate) async fn run(self, every: Duration) {
         // The node that swept before may have left some.
-        let since = (!self.context.link.clustered).then(Instant::now);
+        let since = (!self.context.commands.clustered).then(Instant::now);
         let mut tidying = Tidying { since, crowded: None };
         loop {
             let swept = match self.sweep(every).await {

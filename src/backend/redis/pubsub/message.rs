@@ -25,13 +25,13 @@ use crate::session::{
 
 /// What was said.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum Message {
     Happened(Vec<Announcement>),
     /// Sockets' sessions are to be compared with Redis: the node that listens to what others do
     /// to records could not for a while.
-    Compare,
+    Reconcile,
     /// This client's session is gone. A node that knows it from a socket is to probe and name it.
-    Look(ClientId, DestroyReason),
+    ProbeRequest(ClientId, DestroyReason),
 }
 
 /// An event, and the version and time to live of the record after it.
@@ -104,7 +104,7 @@ impl Announcement {
 }
 
 /// Reads a message; `None` for what is none.
-pub(crate) fn read(message: &[u8]) -> Option<Said> {
+pub(crate) fn read(message: &[u8]) -> Option<Message> {
     let mut fields = Fields(message);
     let kind = fields.bytes(1)?.first().copied()?;
     let flag = fields.bytes(1)?.first().copied()?;
@@ -130,11 +130,11 @@ pub(crate) fn read(message: &[u8]) -> Option<Said> {
             let event = BackendEvent::plain(SessionEvent::Cleanup(cleanup));
             vec![Announcement { event, version: 0, left: Duration::ZERO }]
         }
-        b'R' => return Some(Said::Compare),
-        b'P' => return Some(Said::Look(fields.client()?, reason(flag))),
+        b'R' => return Some(Message::Reconcile),
+        b'P' => return Some(Message::ProbeRequest(fields.client()?, reason(flag))),
         _ => return None,
     };
-    Some(Said::Happened(happened))
+    Some(Message::Happened(happened))
 }
 
 fn read_set(fields: &mut Fields<'_>, flag: u8) -> Option<Announcement> {
@@ -216,8 +216,8 @@ mod tests {
             put_generation(&mut page, generation);
             page.extend(session.as_str().bytes());
         }
-        let Some(Said::Happened(told)) = read(&page) else { panic!("a page") };
-        let heard = told.iter().map(|told| match &told.event.event {
+        let Some(Message::Happened(told)) = read(&page) else { panic!("a page") };
+        let topology = told.iter().map(|told| match &told.event.event {
             SessionEvent::Destroy(end) => {
                 assert_eq!(told.event.generation, Some(generation));
                 assert_eq!(end.reason, DestroyReason::Expired);
@@ -225,17 +225,21 @@ mod tests {
             }
             other => panic!("{other:?}"),
         });
-        assert_eq!(heard.collect::<Vec<_>>(), ends);
+        assert_eq!(topology.collect::<Vec<_>>(), ends);
         assert!(read(&page[..page.len() - 1]).is_none());
     }
 
     #[test]
     fn requests_and_cleanups_read_back() {
         let (client, node) = (ClientId::generate(), NodeId::new("a node").unwrap());
-        assert!(matches!(read(&compare()), Some(Said::Compare)));
+        assert!(matches!(read(&compare()), Some(Message::Reconcile)));
         let look = read(&look(&client, DestroyReason::Evicted));
-        assert!(matches!(look, Some(Said::Look(of, DestroyReason::Evicted)) if of == client));
-        let Some(Said::Happened(told)) = read(&cleanup(70_000, &node)) else { panic!("a cleanup") };
+        assert!(
+            matches!(look, Some(Message::ProbeRequest(of, DestroyReason::Evicted)) if of == client)
+        );
+        let Some(Message::Happened(told)) = read(&cleanup(70_000, &node)) else {
+            panic!("a cleanup")
+        };
         let SessionEvent::Cleanup(cleanup) = &told[0].event.event else { panic!("a cleanup") };
         assert_eq!((cleanup.cleared, &cleanup.node), (70_000, &node));
     }

@@ -1,5 +1,6 @@
 //! The Lua scripts: one file each, the parts they include, and a digest.
 
+pub(crate) mod argument;
 pub(crate) mod reply;
 
 use std::fmt::Write as _;

@@ -44,7 +44,7 @@ pub(super) enum Event {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Said {
+pub(super) enum Message {
     Set(usize, u64),
     End(usize, DestroyReason),
 }
@@ -82,8 +82,8 @@ pub(super) struct World {
     pub(super) ids: Vec<ClientId>,
     pub(super) clients: Vec<Client>,
     pub(super) lives: Vec<Life>,
-    pub(super) queue: VecDeque<Said>,
-    pub(super) delivered: Vec<Said>,
+    pub(super) queue: VecDeque<Message>,
+    pub(super) delivered: Vec<Message>,
     pub(super) reads: Vec<Record>,
     pub(super) comparisons: Vec<(usize, Step, Option<Record>)>,
     /// Announcements were lost, and the node has yet to notice.
@@ -135,13 +135,13 @@ impl World {
             back: false,
         });
         self.clients[client].live = Some(life);
-        self.queue.push_back(Said::Set(life, version));
+        self.queue.push_back(Message::Set(life, version));
     }
 
     fn end(&mut self, client: usize, reason: DestroyReason) -> Option<u64> {
         let life = self.clients[client].live.take()?;
         self.lives[life].ended = true;
-        self.queue.push_back(Said::End(life, reason));
+        self.queue.push_back(Message::End(life, reason));
         Some(self.lives[life].version)
     }
 
@@ -152,7 +152,7 @@ impl World {
         }
         match self.clients[client].vanished.take() {
             Some(life) => {
-                self.queue.push_back(Said::End(life, DestroyReason::Expired));
+                self.queue.push_back(Message::End(life, DestroyReason::Expired));
                 ProbeOutcome::Expired(Some(self.lives[life].session.id))
             }
             None => ProbeOutcome::AlreadyAnnounced,
@@ -195,12 +195,12 @@ impl World {
         }
     }
 
-    fn announcement(&self, said: Said) -> Announcement {
-        let (Said::Set(life, _) | Said::End(life, _)) = said;
+    fn announcement(&self, said: Message) -> Announcement {
+        let (Message::Set(life, _) | Message::End(life, _)) = said;
         let Life { client, session, .. } = self.lives[life];
         match said {
-            Said::Set(_, version) => set(self.ids[client], session, version),
-            Said::End(_, reason) => end(self.ids[client], session, reason),
+            Message::Set(_, version) => set(self.ids[client], session, version),
+            Message::End(_, reason) => end(self.ids[client], session, reason),
         }
     }
 
@@ -256,7 +256,7 @@ impl World {
             Event::Write(client) => {
                 if let Some(life) = self.clients[client % CLIENTS].live {
                     self.lives[life].version += 1;
-                    self.queue.push_back(Said::Set(life, self.lives[life].version));
+                    self.queue.push_back(Message::Set(life, self.lives[life].version));
                 }
             }
             Event::Seal(client) => {

@@ -1,21 +1,26 @@
 //! One connection that only listens: announcements, granted leases, and what Redis itself says of
 //! keys.
 
+mod cluster;
+mod subscribe;
+mod topology;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::{KeyspaceEvent, Message};
+use fred::types::{KeyspaceEvent, Message as PubSubMessage};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::backend::redis::KeyspaceEvents;
 use crate::backend::redis::context::Context;
-use crate::backend::redis::pubsub::cluster::Heard;
-use crate::backend::redis::pubsub::message::{self, Said};
+use crate::backend::redis::lease;
+use crate::backend::redis::pubsub::message::{self, Message};
 use crate::backend::redis::view::Input;
 use crate::session::DestroyReason;
+use topology::Topology;
 
 /// How often listeners of this node may run first when they fall behind.
 const YIELDS: u32 = 256;
@@ -29,14 +34,14 @@ pub(crate) struct Subscriber {
     /// How long an answer may take.
     pub(crate) timeout: Duration,
     /// What is subscribed in a cluster by now.
-    pub(crate) heard: tokio::sync::Mutex<Heard>,
+    pub(crate) topology: tokio::sync::Mutex<Topology>,
     /// Whether it was logged that Redis can't be asked for keyspace notifications.
     pub(crate) warned: AtomicBool,
 }
 
 /// What arrives. Taken before the first subscription, so that nothing is missed.
 pub(crate) struct Receivers {
-    messages: Receiver<Message>,
+    messages: Receiver<PubSubMessage>,
     keyspace: Receiver<KeyspaceEvent>,
 }
 
@@ -47,8 +52,8 @@ impl Subscriber {
         keyspace: KeyspaceEvents,
         timeout: Duration,
     ) -> Self {
-        let heard = tokio::sync::Mutex::default();
-        Self { client, context, keyspace, timeout, heard, warned: AtomicBool::new(false) }
+        let topology = tokio::sync::Mutex::default();
+        Self { client, context, keyspace, timeout, topology, warned: AtomicBool::new(false) }
     }
 
     pub(crate) fn receivers(&self) -> Receivers {
@@ -91,22 +96,24 @@ impl Subscriber {
         self.context.view.apply(Input::Gap);
     }
 
-    async fn on_message(&self, message: &Message) {
+    async fn on_message(&self, message: &PubSubMessage) {
         if *message.channel == self.context.keys.announcements() {
             self.on_announcement(message.value.as_bytes().unwrap_or_default()).await;
         } else {
-            self.context.granted(&message.value.as_bytes_str().unwrap_or_default());
+            lease::granted(&self.context, &message.value.as_bytes_str().unwrap_or_default());
         }
     }
 
     async fn on_announcement(&self, bytes: &[u8]) {
         let view = &self.context.view;
         match message::read(bytes) {
-            Some(Said::Happened(announcements)) => {
+            Some(Message::Happened(announcements)) => {
                 view.apply_all(announcements.into_iter().map(Input::Announced));
             }
-            Some(Said::Compare) => view.apply(Input::CompareAll),
-            Some(Said::Look(client, reason)) => view.apply(Input::ProbeRequested(client, reason)),
+            Some(Message::Reconcile) => view.apply(Input::CompareAll),
+            Some(Message::ProbeRequest(client, reason)) => {
+                view.apply(Input::ProbeRequested(client, reason))
+            }
             None => tracing::warn!(
                 "an announcement that can't be read; do all nodes run the same version?"
             ),

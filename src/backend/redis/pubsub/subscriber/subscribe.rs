@@ -10,10 +10,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
+use super::Subscriber;
 use crate::backend::redis::KeyspaceEvents;
 use crate::backend::redis::error::failed;
 use crate::backend::redis::pubsub::keyspace_events;
-use crate::backend::redis::pubsub::subscriber::Subscriber;
 use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -38,7 +38,7 @@ impl Subscriber {
         if !*turns.borrow_and_update() {
             // Whoever runs this node is to know, although another one listens now.
             self.switch_keys_on(None).await;
-        } else if !self.context.link.clustered {
+        } else if !self.context.commands.clustered {
             self.take_turn().await;
         }
         Ok(turns)
@@ -46,8 +46,8 @@ impl Subscriber {
 
     /// Subscribes to what nodes say, and in a cluster to all there is to hear.
     pub(crate) async fn subscribe(&self) -> Result<()> {
-        if self.context.link.clustered {
-            return self.follow(&mut *self.heard.lock().await).await.map(drop);
+        if self.context.commands.clustered {
+            return self.follow(&mut *self.topology.lock().await).await.map(drop);
         }
         self.subscribe_at(None).await
     }
@@ -59,7 +59,7 @@ impl Subscriber {
         mut reconnects: Receiver<Server>,
         mut turns: watch::Receiver<bool>,
     ) {
-        if self.context.link.clustered {
+        if self.context.commands.clustered {
             return self.follow_for_ever(reconnects, turns).await;
         }
         loop {
@@ -98,14 +98,14 @@ impl Subscriber {
     }
 
     /// Leaves it to another node to listen to what Redis says of records. `false` if it can't: no
-    /// harm, for what is heard twice is told once.
+    /// harm, for what is topology twice is told once.
     pub(crate) async fn leave_keys(&self, server: Option<&Server>) -> bool {
         let ears = at(&self.client, server);
         let left = ears.punsubscribe(self.context.keys.witnesses()).await;
         left.is_ok() && self.says(server, " psub=0 ").await
     }
 
-    /// Ends the subscription to announcements on this server of a cluster: they are heard on
+    /// Ends the subscription to announcements on this server of a cluster: they are topology on
     /// another one, and would come twice. `false` if it can't.
     pub(crate) async fn leave_announcements(&self, server: &Server) -> bool {
         let left = at(&self.client, Some(server)).unsubscribe(self.channels()).await;
@@ -156,8 +156,8 @@ impl Subscriber {
         for _ in 0..tries {
             let sent: std::result::Result<i64, _> = self
                 .context
-                .link
-                .ask(|client| {
+                .commands
+                .with_retry(|client| {
                     let own = own.clone();
                     async move { client.publish(own, "").await }
                 })
@@ -175,9 +175,9 @@ impl Subscriber {
         if self.keyspace == KeyspaceEvents::Off {
             return;
         }
-        let asked = self.context.link.pool.next();
+        let asked = self.context.commands.pool.next();
         if server.is_some_and(|server| !asked.active_connections().contains(server)) {
-            // It goes there only once it has heard of it.
+            // It goes there only once it has topology of it.
             let _ = tokio::time::timeout(self.timeout, asked.sync_cluster()).await;
         }
         if let Err(refused) = keyspace_events::switch_on(&at(asked, server), self.keyspace).await {

@@ -1,7 +1,6 @@
 //! Hearing a cluster: announcements on one of its servers, for each server passes them on to all,
 //! and what Redis says of keys on every primary, for that stays where the key is.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::backend::redis::pubsub::subscribe::PAUSE;
-use crate::backend::redis::pubsub::subscriber::Subscriber;
+use super::Subscriber;
+use super::subscribe::PAUSE;
+use super::topology::Topology;
 use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 use Subscription::{Kept, Left};
@@ -25,21 +25,6 @@ const ASK: u32 = 4;
 /// How often a message is sent to see whether it comes; see [`Subscriber::delivers`].
 const TRIES: u32 = 10;
 
-/// What is heard of a cluster by now.
-#[derive(Debug, Default)]
-pub(crate) struct Heard {
-    /// Where announcements are heard. Only ever one server: on two, each would come twice.
-    home: Option<Server>,
-    /// The subscription there is known to work.
-    works: bool,
-    /// Where none came although it was subscribed.
-    deaf: Option<Server>,
-    /// Primaries whose keys are watched, while this node sweeps.
-    watched: HashSet<Server>,
-    /// Connections that survived may have subscriptions that they should not have any more.
-    lingers: bool,
-}
-
 /// What becomes of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subscription {
@@ -49,85 +34,50 @@ enum Subscription {
 
 /// What is subscribed now and was not before.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub(crate) struct SubscriptionChanges {
     announcements: bool,
     /// What Redis says of records.
     keys: bool,
 }
 
-impl Heard {
-    /// A connection is new: nothing is subscribed on it.
-    fn is_new(&mut self, server: &Server) {
-        self.watched.remove(server);
-        if self.home.as_ref() == Some(server) {
-            self.works = false;
-        }
-    }
-
-    /// Any connection may be new.
-    fn all_new(&mut self) {
-        self.watched.clear();
-        self.works = false;
-    }
-
-    /// Where to hear announcements from now on: where it was, as long as that is there, for the
-    /// subscription may have survived.
-    fn settle(&mut self, servers: &[Server]) -> Option<Server> {
-        let before = self.home.take();
-        let moves = before.as_ref().is_some_and(|home| !servers.contains(home));
-        // Its connection may come back as it was.
-        self.lingers |= moves;
-        let stays = before.filter(|_| !moves);
-        self.works &= stays.is_some();
-        let others = || servers.iter().find(|server| self.deaf.as_ref() != Some(server));
-        self.home = stays.or_else(|| others().or(servers.first()).cloned());
-        self.home.clone()
-    }
-
-    /// Nothing comes from there. It has to be left before another takes its place.
-    fn gave_up(&mut self) {
-        *self = Self { deaf: self.home.take(), lingers: true, ..Self::default() };
-    }
-}
-
 impl Subscriber {
     /// Subscribes to what has come since the last time.
-    pub(crate) async fn follow(&self, heard: &mut Heard) -> Result<News> {
+    pub(crate) async fn follow(&self, topology: &mut Topology) -> Result<SubscriptionChanges> {
         let servers = self.client.active_connections();
-        let mut news = News::default();
-        let Some(home) = heard.settle(&servers) else {
+        let mut news = SubscriptionChanges::default();
+        let Some(home) = topology.settle(&servers) else {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "no server of the cluster can be reached",
             ));
         };
-        if !heard.works {
+        if !topology.works {
             if let Err(error) = self.subscribe_at(Some(&home)).await {
-                self.give_up(heard).await;
+                self.give_up(topology).await;
                 return Err(error);
             }
-            heard.works = true;
-            heard.deaf = None;
+            topology.works = true;
+            topology.unresponsive = None;
             news.announcements = true;
         }
-        heard.watched.retain(|server| servers.contains(server));
+        topology.watched.retain(|server| servers.contains(server));
         let sweeps = self.context.is_leader();
-        if heard.lingers || !(sweeps || heard.watched.is_empty()) {
-            heard.lingers = false;
+        if topology.stale_subscriptions || !(sweeps || topology.watched.is_empty()) {
+            topology.stale_subscriptions = false;
             for server in &servers {
                 let announcements = if *server == home { Kept } else { Left };
                 let left = self.leave(server, announcements, if sweeps { Kept } else { Left });
                 if !left.await {
-                    heard.lingers = true;
+                    topology.stale_subscriptions = true;
                 } else if !sweeps {
-                    heard.watched.remove(server);
+                    topology.watched.remove(server);
                 }
             }
         }
         for server in servers.into_iter().filter(|_| sweeps) {
-            if !heard.watched.contains(&server) {
+            if !topology.watched.contains(&server) {
                 self.watch_keys(Some(&server)).await;
-                heard.watched.insert(server);
+                topology.watched.insert(server);
                 news.keys = true;
             }
         }
@@ -161,11 +111,11 @@ impl Subscriber {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = 0;
         loop {
-            let mut heard = self.heard.lock().await;
+            let mut topology = self.topology.lock().await;
             tokio::select! {
                 server = reconnects.recv() => match server {
-                    Ok(server) => heard.is_new(&server),
-                    Err(RecvError::Lagged(_)) => heard.all_new(),
+                    Ok(server) => topology.is_new(&server),
+                    Err(RecvError::Lagged(_)) => topology.all_new(),
                     Err(RecvError::Closed) => return,
                 },
                 // Whose turn it is to listen to what Redis says of records.
@@ -177,14 +127,14 @@ impl Subscriber {
                         let _ = tokio::time::timeout(self.timeout, self.client.sync_cluster()).await;
                         // A server that the others have lost passes nothing on, and keeps its
                         // connections.
-                        if heard.works && matches!(self.delivers(TRIES).await, Ok(false)) {
+                        if topology.works && matches!(self.delivers(TRIES).await, Ok(false)) {
                             tracing::warn!("no announcements come any more; connecting again");
-                            self.give_up(&mut heard).await;
+                            self.give_up(&mut topology).await;
                         }
                     }
                 }
             }
-            match self.follow(&mut heard).await {
+            match self.follow(&mut topology).await {
                 Ok(news) => {
                     // Whatever was sent in between is lost.
                     if news.announcements {
@@ -203,42 +153,9 @@ impl Subscriber {
     }
 
     /// Begins anew. Connections that work may survive this.
-    async fn give_up(&self, heard: &mut Heard) {
-        heard.gave_up();
+    async fn give_up(&self, topology: &mut Topology) {
+        topology.gave_up();
         // It connects by its policy; an error here says that it is about to.
         let _ = tokio::time::timeout(self.timeout, self.client.force_reconnection()).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn servers(ports: &[u16]) -> Vec<Server> {
-        ports.iter().map(|port| Server::new("127.0.0.1", *port)).collect()
-    }
-
-    #[test]
-    fn announcements_are_heard_where_they_were_as_long_as_that_is_there() {
-        let mut heard = Heard { works: true, ..Heard::default() };
-        heard.home = servers(&[2]).pop();
-        let home = heard.settle(&servers(&[1, 2, 3]));
-        assert_eq!((home, heard.works), (servers(&[2]).pop(), true));
-        heard.is_new(&servers(&[2])[0]);
-        assert!(!heard.works, "a new connection has no subscription");
-        heard.works = true;
-        let home = heard.settle(&servers(&[3, 4]));
-        assert_eq!((home, heard.works), (servers(&[3]).pop(), false));
-        assert_eq!(heard.settle(&[]), None);
-    }
-
-    #[test]
-    fn a_server_from_which_nothing_comes_is_taken_only_if_there_is_no_other() {
-        let mut heard = Heard::default();
-        heard.settle(&servers(&[1, 2]));
-        heard.gave_up();
-        assert_eq!(heard.settle(&servers(&[1, 2])), servers(&[2]).pop());
-        heard.gave_up();
-        assert_eq!(heard.settle(&servers(&[2])), servers(&[2]).pop());
     }
 }

@@ -1,0 +1,73 @@
+//! This node's part in the leases: a queue per client, and the tokens that Redis may know of.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::backend::LeaseToken;
+use crate::backend::lease_queue::LeaseQueue;
+use crate::session::ClientId;
+
+/// This node's part in the leases.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    lines: Mutex<HashMap<ClientId, Arc<LeaseQueue>>>,
+    /// Tokens of this node that Redis may know of.
+    tokens: Mutex<HashMap<String, Turn>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Waiting(oneshot::Sender<()>),
+    Held,
+}
+
+impl Leases {
+    pub(crate) fn lines(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<LeaseQueue>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, HashMap<String, Turn>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 2] {
+        [("lease_lines", self.lines().len()), ("lease_tokens", self.tokens().len())]
+    }
+
+    pub(crate) fn line(&self, client: &ClientId) -> Arc<LeaseQueue> {
+        self.lines().entry(*client).or_default().clone()
+    }
+
+    pub(crate) fn renew_line(&self, client: &ClientId, lease: LeaseToken, length: Duration) {
+        if let Some(line) = self.lines().get(client) {
+            line.renew(lease, length);
+        }
+    }
+
+    /// Leaves the client's line, and drops it with the last.
+    pub(crate) fn leave_line(
+        &self,
+        client: &ClientId,
+        lease: Option<LeaseToken>,
+        length: Duration,
+    ) {
+        let mut lines = self.lines();
+        let Some(line) = lines.get(client) else { return };
+        if let Some(lease) = lease {
+            line.release(lease, length);
+        }
+        // Nobody else has it: those who are about to stand in it hold it.
+        if line.is_idle() && Arc::strong_count(line) == 1 {
+            lines.remove(client);
+        }
+    }
+
+    /// A lease is over on this node: the next in its line may go.
+    pub(crate) fn done(&self, client: &ClientId, lease: LeaseToken, length: Duration) {
+        self.tokens().remove(&lease.text());
+        self.leave_line(client, Some(lease), length);
+    }
+}
