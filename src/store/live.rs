@@ -15,7 +15,7 @@ const PURGE: usize = 8;
 
 /// Sessions in memory: fast, and gone with the process.
 ///
-/// Does not grow without bound even if nobody ever cleans up: each write drops a few records
+/// Does not grow without bound even without any cleanup: each write drops a few records
 /// that expired more than a minute ago. A clone is the same store.
 ///
 /// ```
