@@ -1,4 +1,4 @@
-//! The crate's error: a kind to match on, a sentence that tells what to do, and the cause.
+//! The crate's error: a kind to match on, a sentence with advice, and the cause.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -123,7 +123,7 @@ impl Error {
         self.kind
     }
 
-    /// The same kind and text, without the cause: for telling several waiters of one failure.
+    /// The same kind and text, without the cause: for several waiters of one failure.
     #[must_use]
     pub fn without_source(&self) -> Self {
         Self { kind: self.kind, context: self.context.clone(), source: None }

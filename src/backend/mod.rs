@@ -18,12 +18,15 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
 mod deadlines;
+mod event;
 mod lease_queue;
 pub mod local;
+mod node;
 mod on_drop;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
+mod token;
 mod types;
 
 use std::time::Duration;
@@ -34,10 +37,13 @@ use tokio::sync::broadcast;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Cleanup, ClientId, Generation, NodeId, SessionEvent, SessionId, SessionSet};
 
+pub use event::BackendEvent;
 pub use lease_queue::LeaseQueue;
+pub use node::{NodeInfo, NodeStats};
+pub use token::{InvalidToken, LeaseToken};
 pub use types::{
-    Acquired, BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget,
-    InvalidToken, LeaseToken, Loaded, NewId, NodeInfo, NodeStats, Revision, SessionSnapshot,
+    Acquired, BackendConfig, Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId,
+    Revision, SessionSnapshot,
 };
 
 /// The storage and coordination backend of a bridge.

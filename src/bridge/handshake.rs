@@ -9,7 +9,7 @@ use crate::session::{ClientId, SessionId};
 
 /// What the session layer learned from a request's cookies: verified, but not yet looked up.
 ///
-/// The layer puts it into the request's extensions, where a socket's
+/// The layer puts it into the extensions of an Engine.IO request, where a socket's
 /// [`attach`](crate::socket::attach) middleware finds it. It is small, because Socket.IO keeps
 /// the handshake's request as long as the connection.
 #[derive(Clone)]

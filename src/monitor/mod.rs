@@ -1,4 +1,4 @@
-//! Health, figures and a small dashboard, for whoever runs the node.
+//! Health, figures and a small dashboard, for operators.
 //!
 //! Nothing here is on unless an application mounts [`router`] or [`health_router`]. They show
 //! figures, never ids or data. Figures should not be public either: mount [`router`] on an internal

@@ -1,4 +1,4 @@
-//! What listeners are told.
+//! Session events.
 
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ impl SessionSet {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DestroyReason {
-    /// Somebody destroyed it: a logout, or a call of the bridge.
+    /// A logout, or a call of the bridge.
     Destroyed,
     /// Its time was over.
     Expired,
@@ -128,7 +128,7 @@ impl Cleanup {
 }
 
 /// This node may have missed events of other nodes: it lost its connection to where sessions live,
-/// or fell behind. The sessions of its own sockets are compared and what was missed is told as
+/// or fell behind. The sessions of its own sockets are compared and what was missed is published as
 /// [`Reconciled`](DestroyReason::Reconciled); about others nothing is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -198,7 +198,7 @@ async fn a_listing_is_complete_and_ordered_and_includes_the_expired<S: SessionSt
         }
         after = Some(last.id);
     }
-    assert!(listed == written, "a listing is complete, and tells each expiry");
+    assert!(listed == written, "a listing is complete, with each expiry");
 }
 
 async fn a_clients_newest_record_is_found<S: SessionStore>(store: &S) {

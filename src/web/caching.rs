@@ -19,7 +19,7 @@ const PRIVATE_NO_STORE: HeaderValue = HeaderValue::from_static("private, no-stor
 /// one: it makes caches ignore `no-store`.
 const NEUTRAL: [&str; 4] = ["no-cache", "must-revalidate", "proxy-revalidate", "no-transform"];
 
-/// Whether the response tells shared caches that they may keep it.
+/// Whether the response allows shared caches to keep it.
 pub(super) fn is_shareable(headers: &HeaderMap) -> bool {
     if !mentions_caches(headers) {
         return false;
@@ -34,7 +34,7 @@ pub(super) fn is_shareable(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the response leaves it to caches what they do with it.
+/// Whether the response has no field about caches.
 pub(super) fn is_silent(headers: &HeaderMap) -> bool {
     if !mentions_caches(headers) {
         return true;

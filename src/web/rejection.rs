@@ -71,7 +71,7 @@ pub(super) fn set_retry_after(headers: &mut HeaderMap, wait: Duration) {
     headers.insert(RETRY_AFTER, whole_seconds(wait).into());
 }
 
-/// Puts the option into an answer that was made of an [`Error`], unless somebody changed it.
+/// Puts the option into an answer that was made of an [`Error`], unless a handler changed it.
 pub(super) fn settle_retry_after<B>(response: &mut http::Response<B>, wait: Duration) {
     let ours = response.extensions_mut().remove::<OfAnError>().is_some();
     let unchanged = response.status() == StatusCode::SERVICE_UNAVAILABLE

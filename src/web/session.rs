@@ -239,12 +239,12 @@ impl Session {
     /// request's answer gets. Do it when a person logs in or gains rights.
     ///
     /// Until then a session is *open*: requests that come beside its first one may join it, and
-    /// whoever has the client cookie can see it by a socket. A sealed session is seen, joined and
+    /// every holder of the client cookie can see it by a socket. A sealed session is seen, joined and
     /// changed only with its own cookie:
     ///
     /// - The old id is dead at once. Requests that loaded the session before and write after it
     ///   get [`SessionEnded`](ErrorKind::SessionEnded) (409) and change nothing.
-    /// - Its sockets are told (`sessionDestroy`, reason `sealed`) and disconnected; the page
+    /// - Its sockets are notified (`sessionDestroy`, reason `sealed`) and disconnected; the page
     ///   connects them again with the new cookie, once it has this answer
     ///   ([`OnRotate`](crate::bridge::OnRotate)).
     /// - Of two requests that rotate at once each gets a sealed session that lives: the second one

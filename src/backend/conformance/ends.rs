@@ -20,7 +20,7 @@ checks! {
             assert!(!world.backend.destroy(target).await.unwrap());
             assert_eq!(world.find(&record.session_id).await, None);
             assert_eq!(world.backend.session_of(&record.client_id).await.unwrap(), None);
-            world.expect_told(&record.client_id, &["created", "destroyed"]).await;
+            world.expect_published(&record.client_id, &["created", "destroyed"]).await;
         }
     }
 
@@ -29,14 +29,14 @@ checks! {
         let tries = (0..8).map(|_| world.destroy(&record));
         let ended = futures_util::future::join_all(tries).await;
         assert_eq!(ended.iter().filter(|ended| **ended).count(), 1);
-        world.expect_told(&record.client_id, &["created", "destroyed"]).await;
+        world.expect_published(&record.client_id, &["created", "destroyed"]).await;
     }
 
-    "an expiry is told once, also if nobody asks" [one_second] => |world| {
+    "an expiry is published once, also without a call" [one_second] => |world| {
         // Before the call: its life may have begun any time in it.
         let born = Instant::now();
         let record = world.seeded(1).await;
-        world.expect_told(&record.client_id, &["created", "expired"]).await;
+        world.expect_published(&record.client_id, &["created", "expired"]).await;
         assert!(born.elapsed() >= Duration::from_millis(900));
         assert_eq!(world.find(&record.session_id).await, None);
         assert_eq!(world.backend.commit(commit(&record, 2)).await.unwrap(), Committed::Ended);
@@ -52,7 +52,7 @@ checks! {
         assert_eq!(number(&world.find(&next.session_id).await.unwrap()), 2);
     }
 
-    "writes begin the life anew" [|config| config.lifetime.max_age = Duration::from_secs(4)] => |world| {
+    "writes renew the time to live" [|config| config.lifetime.max_age = Duration::from_secs(4)] => |world| {
         let mut record = world.seeded(1).await;
         let born = Instant::now();
         while born.elapsed() < Duration::from_secs(6) {
@@ -73,10 +73,10 @@ checks! {
         })
         .await;
         assert!(born.elapsed() >= Duration::from_millis(1900));
-        world.expect_told(&record.client_id, &["created", "expired"]).await;
+        world.expect_published(&record.client_id, &["created", "expired"]).await;
     }
 
-    "every subscriber is told everything of a session in the same order" => |world| {
+    "every subscriber gets all events of a session in the same order" => |world| {
         let mut streams = [world.backend.subscribe(), world.backend.subscribe()];
         let mut record = world.seeded(0).await;
         for n in 1..10 {
@@ -99,7 +99,7 @@ checks! {
         assert_eq!(lists[0].len(), 11);
     }
 
-    "a slow subscriber lags, and nobody else loses anything" [|config| config.event_capacity = 16] => |world| {
+    "a slow subscriber lags, and the others miss nothing" [|config| config.event_capacity = 16] => |world| {
         let mut slow = world.backend.subscribe();
         let mut quick = world.backend.subscribe();
         for n in 0..200 {
@@ -130,17 +130,17 @@ checks! {
         world.backend.unwatch(&client);
     }
 
-    "notices are told for attached sessions only" => |world| {
+    "notices are published for attached sessions only" => |world| {
         let record = world.seeded(1).await;
         let (client, unknown) = (record.client_id, SessionId::generate());
         world.backend.notify_set(&unknown, true).await.unwrap();
         world.backend.notify_destroy(&unknown).await.unwrap();
         world.backend.notify_set(&record.session_id, false).await.unwrap();
-        world.expect_told(&client, &["created", "changed"]).await;
+        world.expect_published(&client, &["created", "changed"]).await;
     }
 
-    "a cleanup is counted and told, or unsupported" => |world| {
-        let mut told = world.backend.subscribe();
+    "a cleanup is counted and published, or unsupported" => |world| {
+        let mut published = world.backend.subscribe();
         let record = world.seeded(1).await;
         let can = world.backend.can_clean_up().await.unwrap();
         match world.backend.cleanup().await {
@@ -148,7 +148,7 @@ checks! {
                 assert!(can);
                 assert_eq!(cleared, 0, "a live session is not removed");
                 in_time("the notice", async {
-                    while shown(&told.recv().await.unwrap().event) != "cleanup 0" {}
+                    while shown(&published.recv().await.unwrap().event) != "cleanup 0" {}
                 })
                 .await;
             }
@@ -157,7 +157,7 @@ checks! {
         assert!(world.find(&record.session_id).await.is_some());
     }
 
-    "a node that says so is there, with what it said" => |world| {
+    "a heartbeat lists its node, with its figures" => |world| {
         let figures = NodeStats { sockets: 7, ..NodeStats::default() };
         world.backend.heartbeat(&figures).await.unwrap();
         let nodes = match world.backend.nodes().await {

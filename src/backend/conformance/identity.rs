@@ -23,7 +23,7 @@ checks! {
             }
         }
         assert_eq!((created, ids.len()), (1, 1));
-        world.expect_told(&client, &["created"]).await;
+        world.expect_published(&client, &["created"]).await;
     }
 
     "a live session is never replaced, and joined only while it is young" => |world| {
@@ -36,10 +36,10 @@ checks! {
         })
         .await;
         assert_eq!(number(&world.find(&old.session_id).await.unwrap()), 1);
-        world.expect_told(&old.client_id, &["created"]).await;
+        world.expect_published(&old.client_id, &["created"]).await;
     }
 
-    "a sealed session is joined by nobody, and a sealed one joins none" => |world| {
+    "a sealed session is never joined, and a sealed one joins none" => |world| {
         let sealed = world.sealed(1).await;
         assert!(sealed.sealed);
         assert_eq!(world.create(sealed.client_id, 2, LIMIT).await, Created::Occupied);
@@ -48,7 +48,7 @@ checks! {
         assert_eq!(world.backend.create(create).await.unwrap(), Created::Occupied);
         let found = world.find(&sealed.session_id).await.unwrap();
         assert!(found.sealed && number(&found) == 1);
-        world.expect_told(&open.client_id, &["created"]).await;
+        world.expect_published(&open.client_id, &["created"]).await;
     }
 
     "a session can begin with an age" [|config| config.lifetime.absolute_max_age = Some(Duration::from_secs(1000))] => |world| {
@@ -80,7 +80,7 @@ checks! {
         .await;
         assert!(!world.destroy(&record).await, "an id that opens nothing destroys nothing");
         assert_eq!(world.backend.session_of(&client).await.unwrap(), Some(renewed.session_id));
-        world.expect_told(&client, &["created", "new id", "changed"]).await;
+        world.expect_published(&client, &["created", "new id", "changed"]).await;
     }
 
     "of several renewals of one id one is done" => |world| {
@@ -116,16 +116,16 @@ checks! {
         let stale = DestroyTarget::Generation(client, record.generation);
         assert!(!world.backend.destroy(stale).await.unwrap());
         assert_eq!(number(&world.find(&sealed.session_id).await.unwrap()), 6);
-        world.expect_told(&client, &["created", "sealed", "new id"]).await;
+        world.expect_published(&client, &["created", "sealed", "new id"]).await;
     }
 
-    "what sealing tells names both sessions" => |world| {
+    "what sealing publishes names both sessions" => |world| {
         let record = world.seeded(1).await;
-        world.expect_told(&record.client_id, &["created"]).await;
-        let mut told = world.backend.subscribe();
+        world.expect_published(&record.client_id, &["created"]).await;
+        let mut published = world.backend.subscribe();
         let sealed = world.done(Commit { new_id: Some(NewId::Seal), ..commit(&record, 1) }).await;
         let mut next = async || loop {
-            let event = in_time("events", told.recv()).await.expect("no event is lost");
+            let event = in_time("events", published.recv()).await.expect("no event is lost");
             if event.event.client_id() == Some(&record.client_id) {
                 return event;
             }
@@ -150,7 +150,7 @@ checks! {
         assert_eq!(done.count(), 1);
         let ended = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Ended)));
         assert_eq!(ended.count(), 15);
-        world.expect_told(&record.client_id, &["created", "sealed", "new id"]).await;
+        world.expect_published(&record.client_id, &["created", "sealed", "new id"]).await;
     }
 
     "sealing again and renewing a sealed session keep it sealed and cut what was" => |world| {

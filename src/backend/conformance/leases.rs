@@ -16,10 +16,10 @@ checks! {
         let held = world.backend.acquire(&record.client_id, LIMIT).await.unwrap();
         assert_eq!(held.record.as_ref().map(number), Some(3));
         assert_eq!(held.length, world.config.lease_duration);
-        let nobody = ClientId::generate();
-        let free = world.backend.acquire(&nobody, LIMIT).await.unwrap();
+        let other = ClientId::generate();
+        let free = world.backend.acquire(&other, LIMIT).await.unwrap();
         assert_eq!(free.record, None);
-        world.backend.release(&nobody, free.lease);
+        world.backend.release(&other, free.lease);
         world.backend.release(&record.client_id, held.lease);
     }
 
@@ -82,7 +82,7 @@ checks! {
         world.backend.release(&client, held.lease);
         let begun = Instant::now();
         let next = world.backend.acquire(&client, LIMIT).await.unwrap();
-        assert!(begun.elapsed() < world.config.lease_duration / 2, "nobody waits for one who went away");
+        assert!(begun.elapsed() < world.config.lease_duration / 2, "a caller that went away holds up no other");
         world.backend.release(&client, next.lease);
     }
 
@@ -108,10 +108,10 @@ checks! {
         let late = Commit { lease: Some(lost.lease), ..commit(&record, -1) };
         assert_eq!(world.backend.commit(late).await.unwrap(), Committed::LeaseLost);
         world.backend.release(&client, lost.lease);
-        assert!(world.backend.renew(&client, next.lease).await.unwrap(), "its release is nobody's");
+        assert!(world.backend.renew(&client, next.lease).await.unwrap(), "its release does nothing");
         world.done(Commit { lease: Some(next.lease), ..commit(&record, 2) }).await;
         world.backend.release(&client, next.lease);
-        world.expect_told(&client, &["created", "changed"]).await;
+        world.expect_published(&client, &["created", "changed"]).await;
     }
 
     "a renewed lease stays" [short] => |world| {
@@ -156,7 +156,7 @@ checks! {
         assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
         assert!(world.backend.destroy(DestroyTarget::Leased(client, generation, next.lease)).await.unwrap());
         world.backend.release(&client, next.lease);
-        world.expect_told(&client, &["created", "destroyed"]).await;
+        world.expect_published(&client, &["created", "destroyed"]).await;
     }
 
     "an end does not wait for the lease, and the holder's write is refused" => |world| {

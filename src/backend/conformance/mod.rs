@@ -86,7 +86,7 @@ pub async fn failures(make: impl AsyncFn(BackendConfig) -> Arc<dyn Backend>) -> 
         let mut config = BackendConfig::default();
         (check.config)(&mut config);
         let backend = make(config.clone()).await;
-        let world = World { told: backend.subscribe().into(), backend, config };
+        let world = World { published: backend.subscribe().into(), backend, config };
         let run = AssertUnwindSafe((check.run)(&world)).catch_unwind();
         let failure = match tokio::time::timeout(2 * LIMIT, run).await {
             Ok(Ok(())) => None,
@@ -103,10 +103,10 @@ pub async fn failures(make: impl AsyncFn(BackendConfig) -> Arc<dyn Backend>) -> 
     futures_util::future::join_all(runs).await.into_iter().flatten().collect()
 }
 
-/// A fresh backend, and what it tells from the beginning.
+/// A fresh backend, and what it publishes from the beginning.
 struct World {
     backend: Arc<dyn Backend>,
-    told: tokio::sync::Mutex<broadcast::Receiver<BackendEvent>>,
+    published: tokio::sync::Mutex<broadcast::Receiver<BackendEvent>>,
     config: BackendConfig,
 }
 
@@ -196,18 +196,18 @@ impl World {
         self.backend.destroy(DestroyTarget::Session(record.session_id)).await.unwrap()
     }
 
-    /// Waits until this has been told of a client since the last call, and nothing else.
-    async fn expect_told(&self, client: &ClientId, expected: &[&str]) {
-        let mut told = self.told.lock().await;
+    /// Waits until this was published of a client since the last call, and nothing else.
+    async fn expect_published(&self, client: &ClientId, expected: &[&str]) {
+        let mut published = self.published.lock().await;
         let mut list = Vec::new();
         let mut mark = None;
         loop {
             if list.len() >= expected.len() && mark.is_none() {
-                // What should not have been told gets its chance: until the event of another
+                // What should not have been published gets its chance: until the event of another
                 // client is there, and a moment longer.
                 mark = Some(self.seeded(0).await.client_id);
             }
-            let event = in_time("events", told.recv()).await.expect("no event is lost");
+            let event = in_time("events", published.recv()).await.expect("no event is lost");
             let of = event.event.client_id();
             if of == Some(client) {
                 list.push(shown(&event.event));
@@ -216,12 +216,12 @@ impl World {
             }
         }
         let quiet = Instant::now() + Duration::from_millis(50);
-        while let Ok(Ok(event)) = tokio::time::timeout_at(quiet, told.recv()).await {
+        while let Ok(Ok(event)) = tokio::time::timeout_at(quiet, published.recv()).await {
             if event.event.client_id() == Some(client) {
                 list.push(shown(&event.event));
             }
         }
-        assert_eq!(list, expected, "what is told");
+        assert_eq!(list, expected, "what is published");
     }
 }
 

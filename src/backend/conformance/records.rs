@@ -13,7 +13,7 @@ checks! {
         let (client, session) = (record.client_id, record.session_id);
         assert_eq!(world.backend.session_of(&client).await.unwrap(), Some(session));
         assert_eq!(world.backend.client_of(&session).await.unwrap(), Some(client));
-        world.expect_told(&client, &["created"]).await;
+        world.expect_published(&client, &["created"]).await;
     }
 
     "unknown ids are missing" => |world| {
@@ -25,13 +25,13 @@ checks! {
         assert_eq!(world.backend.cached_session(&client), None);
     }
 
-    "a commit writes, grows the version, and is told once" => |world| {
+    "a commit writes, grows the version, and is published once" => |world| {
         let record = world.seeded(1).await;
         let written = world.done(commit(&record, 2)).await;
         assert_eq!((written.version, written.session_id), (record.version + 1, record.session_id));
         let found = world.find(&record.session_id).await.unwrap();
         assert_eq!((number(&found), found.version), (2, written.version));
-        world.expect_told(&record.client_id, &["created", "changed"]).await;
+        world.expect_published(&record.client_id, &["created", "changed"]).await;
     }
 
     "a commit of an older version is a conflict that brings the newest record" => |world| {
@@ -44,7 +44,7 @@ checks! {
         assert_eq!(number(&world.find(&record.session_id).await.unwrap()), 2);
         let overwrite = Commit { version: None, ..commit(&record, 4) };
         assert_eq!(world.done(overwrite).await.version, newest.version + 1);
-        world.expect_told(&record.client_id, &["created", "changed", "changed"]).await;
+        world.expect_published(&record.client_id, &["created", "changed", "changed"]).await;
     }
 
     "of many commits of one version exactly one is done" => |world| {
@@ -53,7 +53,7 @@ checks! {
         let outcomes = futures_util::future::join_all(tries).await;
         let done = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Written(_))));
         assert_eq!(done.count(), 1);
-        world.expect_told(&record.client_id, &["created", "changed"]).await;
+        world.expect_published(&record.client_id, &["created", "changed"]).await;
     }
 
     "a write to an ended session is refused and revives nothing" => |world| {
@@ -63,7 +63,7 @@ checks! {
         assert_eq!(world.backend.commit(refused).await.unwrap(), Committed::Ended);
         assert_eq!(world.backend.touch(&record.client_id, record.generation).await.unwrap(), None);
         assert_eq!(world.find(&record.session_id).await, None);
-        world.expect_told(&record.client_id, &["created", "destroyed"]).await;
+        world.expect_published(&record.client_id, &["created", "destroyed"]).await;
     }
 
     "a write to the client's session before is refused although there is a new one" => |world| {
@@ -79,7 +79,7 @@ checks! {
         assert_eq!(number(&world.find(&new.session_id).await.unwrap()), 2);
     }
 
-    "a touch moves the time to live and tells nothing" [|config| config.lifetime.max_age = Duration::from_secs(4)] => |world| {
+    "a touch moves the time to live and publishes nothing" [|config| config.lifetime.max_age = Duration::from_secs(4)] => |world| {
         let record = world.seeded(1).await;
         let born = Instant::now();
         until("it lives past its first end", async || {
@@ -90,7 +90,7 @@ checks! {
         })
         .await;
         assert!(world.find(&record.session_id).await.is_some());
-        world.expect_told(&record.client_id, &["created"]).await;
+        world.expect_published(&record.client_id, &["created"]).await;
     }
 
     "a session's own max age stays with it" => |world| {
@@ -114,7 +114,7 @@ checks! {
         assert_eq!(world.backend.create(create).await.unwrap_err().kind(), ErrorKind::PayloadTooLarge);
         assert_eq!(number(&world.find(&record.session_id).await.unwrap()), 1);
         assert_eq!(world.backend.session_of(&client).await.unwrap(), None);
-        world.expect_told(&record.client_id, &["created"]).await;
+        world.expect_published(&record.client_id, &["created"]).await;
     }
 
     "a caller that goes away leaves a change whole or not made" => |world| {
@@ -132,6 +132,6 @@ checks! {
             expected.extend(std::iter::repeat_n("changed", made));
             record = written;
         }
-        world.expect_told(&record.client_id, &expected).await;
+        world.expect_published(&record.client_id, &expected).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The file's rights: its owner reads and writes it, nobody else.
+//! The file's rights: only its owner reads and writes it.
 //!
 //! On Unix only. Elsewhere the folder's rights decide.
 

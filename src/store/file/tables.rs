@@ -37,7 +37,7 @@ fn record(bytes: &[u8], (expires_at, ttl): (u64, u64)) -> StoredSession {
             record.ttl = ttl;
             record
         }
-        // No JSON object either: whoever reads it ends it, instead of failing again and again.
+        // No JSON object either: a reader ends it, instead of failing again and again.
         Err(_) => StoredSession::new("", u64::MAX, 0),
     }
 }

@@ -10,7 +10,7 @@ use super::tables::Tables;
 use crate::error::{Error, ErrorKind};
 use crate::session::SessionId;
 
-/// Changes that wait for the thread; whoever comes later waits for room.
+/// Changes that wait for the thread; later callers wait for room.
 const QUEUE: usize = 1024;
 /// Changes that one transaction takes: they share its flush to the disk.
 const GROUP: usize = 256;
@@ -92,7 +92,7 @@ fn work(database: &Database, mut queue: mpsc::Receiver<Job>) {
         match commit(database, &group) {
             Ok(results) => {
                 for (job, result) in group.into_iter().zip(results) {
-                    // The caller may be gone; the change is made all the same.
+                    // The caller may be gone; the change is still made.
                     let _ = job.done.send(Ok(result));
                 }
             }

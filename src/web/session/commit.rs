@@ -30,7 +30,7 @@ impl Session {
     /// The commit at the end of the request. An unchanged session is renewed only if it `may_renew`.
     pub(in crate::web) async fn commit(&self, may_renew: bool) -> Result<()> {
         if self.inner.unavailable {
-            // What nobody could read is not renewed, and every change was refused.
+            // What could not be read is not renewed, and every change was refused.
             return Ok(());
         }
         self.lock().committed = true;
