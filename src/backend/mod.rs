@@ -147,7 +147,7 @@ pub trait Backend: Send + Sync + 'static {
     /// while (15 seconds in Redis) counts as gone.
     async fn heartbeat(&self, figures: &NodeStats) -> Result<()>;
 
-    /// The nodes that are there, this one included once it has [said so](Self::heartbeat), by name.
+    /// The nodes that are there, this one included once it has [said so](Self::beat), by name.
     async fn nodes(&self) -> Result<Vec<NodeInfo>>;
 
     /// Whether operations would work now.
