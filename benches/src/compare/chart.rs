@@ -11,15 +11,15 @@ const MARGIN: f64 = 16.0;
 /// Where the bars begin; names are left of it.
 const LEFT: f64 = 190.0;
 /// Length of a bar of 1.00.
-const ONE: f64 = 360.0;
+const ONE: f64 = 300.0;
 /// Longer bars are cut off.
-const LONGEST: f64 = 1.35;
+const LONGEST: f64 = 1.6;
 const BAR: f64 = 15.0;
 const STEP: f64 = 20.0;
 
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#24292f}\
-.title{font-weight:600}.name,.one{text-anchor:end}.one{fill:#57606a}\
+.title{font-weight:600}.name{text-anchor:end}\
 .base{fill:#8c959f}.other{fill:#c8d1da}.ours{fill:#2f6feb}\
 .axis{stroke:#57606a;stroke-dasharray:3 3}";
 

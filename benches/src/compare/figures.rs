@@ -25,6 +25,9 @@ pub(crate) struct Figure {
     pub(crate) contestant: Contestant,
     /// Requests in a second, divided by those of the contestant that is 1.00, in the same round.
     pub(crate) ratio: f64,
+    /// The same by CPU: that of server, Redis and client for a request of the contestant that is 1.00,
+    /// divided by the contestant's own. Foreign load changes it less.
+    pub(crate) cpu_ratio: f64,
     pub(crate) rate: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -93,7 +96,8 @@ fn figure(baseline: &[&Sample], samples: &[&Sample]) -> Option<Figure> {
     Some(Figure {
         workload: first.workload,
         contestant: first.contestant,
-        ratio: ratio(baseline, samples),
+        ratio: ratio(baseline, samples, |base, own| own.rate / base.rate),
+        cpu_ratio: ratio(baseline, samples, |base, own| base.cpu_us() / own.cpu_us()),
         rate: median_of(|sample| sample.rate),
         p50_ms: median_of(|sample| sample.p50_ms),
         p99_ms: median_of(|sample| sample.p99_ms),
@@ -113,12 +117,12 @@ fn figure(baseline: &[&Sample], samples: &[&Sample]) -> Option<Figure> {
 
 /// Pairs of one round are near in time, so what slows down the machine for longer than a sample is
 /// in both. Pairs with a disturbed sample count only if there are no others.
-fn ratio(baseline: &[&Sample], samples: &[&Sample]) -> f64 {
+fn ratio(baseline: &[&Sample], samples: &[&Sample], of: fn(&Sample, &Sample) -> f64) -> f64 {
     let pairs = |disturbed_too: bool| -> Vec<f64> {
         let pairs = samples.iter().filter_map(|sample| {
             let base = baseline.iter().find(|base| base.round == sample.round)?;
             let clean = !sample.disturbed && !base.disturbed;
-            (clean || disturbed_too).then(|| sample.rate / base.rate)
+            (clean || disturbed_too).then(|| of(base, sample))
         });
         pairs.collect()
     };

@@ -50,10 +50,12 @@ pub(crate) fn tables(results: &Results) -> String {
 }
 
 fn in_short(results: &Results) -> String {
-    let mut text =
-        String::from("\n### In short\n\n| measured | this crate | 1.00 is |\n|---|--:|---|\n");
+    let mut text = String::from(
+        "\n### In short\n\n| measured | this crate | by CPU | 1.00 is |\n|---|--:|--:|---|\n",
+    );
     for row in summary::rows(results) {
-        let _ = writeln!(text, "| {} | {} | {} |", row.what, row.value, row.compared);
+        let _ =
+            writeln!(text, "| {} | {} | {} | {} |", row.what, row.value, row.by_cpu, row.compared);
     }
     text
 }

@@ -47,6 +47,13 @@ pub(crate) struct Sample {
     pub(crate) disturbed: bool,
 }
 
+impl Sample {
+    /// CPU time of all processes for a request, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.server_us + self.redis_us + self.client_us
+    }
+}
+
 pub(crate) fn measure(options: &Options) -> Result<Results> {
     let workloads = options.workloads();
     let mut contestants: Vec<_> =

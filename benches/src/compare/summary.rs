@@ -7,6 +7,8 @@ use crate::plan::Contestant::{self, Fred, Live, OneNode, TwoNodes};
 pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) value: String,
+    /// The ratio by CPU; empty where the value is no ratio of speeds.
+    pub(crate) by_cpu: String,
     pub(crate) compared: String,
 }
 
@@ -14,7 +16,8 @@ pub(crate) struct Row {
 pub(crate) fn rows(results: &Results) -> Vec<Row> {
     let speed = |what, workload: &str, ours: Contestant, compared: &str| {
         let figure = results.figure(workload, ours)?;
-        Some(Row { what, value: ratio(figure), compared: compared.into() })
+        let by_cpu = format!("{:.2}", figure.cpu_ratio);
+        Some(Row { what, value: ratio(figure), by_cpu, compared: compared.into() })
     };
     let one_get = "axum + fred, one GET";
     let one_script = "axum + fred, one EVALSHA";
@@ -45,6 +48,7 @@ fn redis_cpu(results: &Results, what: &'static str, other: Contestant, name: &st
     Some(Row {
         what,
         value: format!("{:.2}", ours.redis_us / other.redis_us),
+        by_cpu: String::new(),
         compared: format!("{name} ({:.1} µs, here {:.1} µs)", other.redis_us, ours.redis_us),
     })
 }
@@ -55,6 +59,7 @@ fn bytes(results: &Results, what: &'static str, workload: &str) -> Option<Row> {
     Some(Row {
         what,
         value: format!("{:.2}", both(ours) / both(fred)),
+        by_cpu: String::new(),
         compared: format!("axum + fred ({:.0}, here {:.0})", both(fred), both(ours)),
     })
 }
