@@ -1,6 +1,5 @@
 //! What all components of the backend share.
 
-
 use fred::prelude::*;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;

@@ -273,9 +273,9 @@ impl Backend for RedisBackend {
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {
         let client = *client;
-        self.change(move |context| async move {
-            sessions::touch(&context, &client, generation).await
-        })
+        self.change(
+            move |context| async move { sessions::touch(&context, &client, generation).await },
+        )
         .await
     }
 
