@@ -18,7 +18,7 @@ use crate::backend::redis::view::shared::SharedView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, Record};
 
-/// How long after its session's end a mapping can still name it, or says that it was told.
+/// How long after its session's end a mapping can still name it, or says that it was announced.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// The parts that all components of the backend use.
@@ -46,6 +46,7 @@ pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the bridge was shut down")
 }
 
+/// The name that some components still use.
 pub(crate) type Shared = Context;
 
 impl Context {
@@ -59,7 +60,7 @@ impl Context {
         ]
     }
 
-    /// The keys of a session: the record and the mapping; and of ends that were told, if they can
+    /// The keys of a session: the record and the mapping; and of ends that were announced, if they can
     /// be had in the same step.
     pub(super) fn session_keys(&self, client: &ClientId) -> Vec<String> {
         self.with_told(vec![self.keys.record(client), self.keys.mapping(client)])
@@ -114,11 +115,11 @@ impl Context {
     }
 
     pub(super) async fn announce(&self, text: String) -> Result<()> {
-        let told = self.link.ask(|redis| {
+        let sent = self.link.ask(|redis| {
             let (channel, text) = (self.keys.announcements(), text.clone());
             async move { redis.publish(channel, text).await }
         });
-        told.await.map_err(|e| crate::backend::redis::script::failed("PUBLISH", e))
+        sent.await.map_err(|e| crate::backend::redis::script::failed("PUBLISH", e))
     }
 
     /// Whether this node sweeps.

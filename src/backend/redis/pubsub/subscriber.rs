@@ -125,7 +125,7 @@ impl Subscriber {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
             "evicted" => DestroyReason::Evicted,
-            // The last five are never ours: somebody wrote over the record.
+            // The last five are never ours: another program overwrote the record.
             "del" | "rename_from" | "set" | "rename_to" | "restore" | "copy_to" | "move_from" => {
                 DestroyReason::External
             }
