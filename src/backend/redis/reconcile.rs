@@ -107,7 +107,7 @@ impl Reconciler {
             && let ProbeOutcome::Expired(id) =
                 probe(context, client, DestroyReason::Reconciled).await?
         {
-            // All nodes hear of it, this one too.
+            // All nodes get the announcement, this one too.
             announced = id;
         }
         let client = *client;

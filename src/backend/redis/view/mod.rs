@@ -1,26 +1,29 @@
 //! Everything that one node believes about sessions: a state machine without I/O, clock or task.
 //!
 //! Announcements, reads, probes and comparisons arrive in any order that connections give them; they
-//! may be late, come twice or be lost. [`View::apply`] takes one at a time and says what to do:
+//! may be late, duplicated or lost. [`View::apply`] takes one at a time and says what to do:
 //! which events to emit, and which of the tasks around the view has work. So each end is emitted
 //! once, changes of a session in their order, and nothing stays known that has ended.
 //!
 //! A session, as one node sees it:
 //!
 //! ```text
-//!             read, write,                       announcement
-//!             announcement                        of its end
-//!  unknown ------------------>  known, tracked  -------------->  ended (a tombstone)
-//!     |                         |      |    ^                     |          ^   |
-//!     |                deadline |      |    | probe: alive,       |          |   | comparison: Redis
-//!     |                 is over |      |    | comparison: equal   | all that |   | has it, a failover
-//!     |                         v      |    |                     | arrives  |   | lost the end
-//!     |                      probed    |    |                     | late is  |   v
-//!     |                         |      | lag, reconnect, audit    | dropped  |  known, emitted as set
-//!     |                    gone |      v    |                     +----------+
-//!     |                         +->  suspect  --------------------^
-//!     |                                         comparison: gone, emitted as `Reconciled`
-//!     +--- announcement of an end: a tombstone, for any client -------------->
+//!   unknown --- a read, a write, an announcement ---> known
+//!
+//!   known ----- its end is announced ---------------> ended (a tombstone)
+//!         ----- its deadline passes ----------------> probed
+//!         ----- a lag, a reconnect, an audit -------> suspect
+//!
+//!   probed ---- alive ------------------------------> known, with a new deadline
+//!          ---- ended just now ---------------------> (the announcement follows)
+//!          ---- gone -------------------------------> suspect
+//!
+//!   suspect --- Redis has the same -----------------> known
+//!           --- Redis has a newer version ----------> known, and a change is emitted
+//!           --- Redis does not have it -------------> ended, emitted as `Reconciled`
+//!
+//!   ended ----- what was read or announced before --> ended
+//!         ----- Redis has it: a failover -----------> known, and emitted as a change
 //! ```
 //!
 //! Only clients with a socket on this node are tracked; of others only ends are remembered.
@@ -89,7 +92,7 @@ impl View {
         }
     }
 
-    /// Takes an input, and says what follows. `now` never goes backwards.
+    /// Takes an input, and returns what follows from it. `now` never goes backwards.
     pub(crate) fn apply(&mut self, now: Instant, input: Input<'_>) -> Actions {
         self.step.0 += 1;
         let mut actions = Actions::default();

@@ -61,7 +61,7 @@ pub(super) struct Verdict {
     pub(super) suspect: bool,
 }
 
-/// A session whose end sockets have yet to hear of.
+/// A session whose end sockets have yet to be notified of.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) generation: Generation,

@@ -61,7 +61,7 @@ impl Tracker {
         self.clients.get(client).filter(|tracked| !tracked.begun).map(|tracked| tracked.changed)
     }
 
-    /// Whether sockets have yet to hear of the end of a session.
+    /// Whether there is a session whose end sockets have yet to be notified of.
     pub(super) fn has_sessions(&self, client: &ClientId) -> bool {
         self.clients.get(client).is_some_and(|tracked| !tracked.sessions.is_empty())
     }

@@ -131,8 +131,13 @@ impl Subscriber {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
             "evicted" => DestroyReason::Evicted,
+<<<<<<< HEAD:src/backend/redis/pubsub/subscriber/mod.rs
             // The last four are never ours: something else was written over the record.
             "del" | "rename_from" | "rename_to" | "restore" | "copy_to" | "move_from" => {
+=======
+            // The last five are never ours: another program overwrote the record.
+            "del" | "rename_from" | "set" | "rename_to" | "restore" | "copy_to" | "move_from" => {
+>>>>>>> view:src/backend/redis/pubsub/subscriber.rs
                 DestroyReason::External
             }
             _ => return,
