@@ -129,7 +129,7 @@ impl LeaseQueue {
         self.lock().waiters.clear();
     }
 
-    /// Whether nobody owns or waits.
+    /// Whether there is neither an owner nor a waiter.
     pub(in crate::backend) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.waiters.is_empty()

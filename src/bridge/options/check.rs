@@ -8,7 +8,7 @@ use crate::session::MAX_AGE_RANGE;
 
 impl Options {
     /// Checks every option, and settles those that follow from others.
-    pub(in crate::bridge) fn settle(mut self) -> Result<Self> {
+    pub(crate) fn settle(mut self) -> Result<Self> {
         if !self.client_key_given {
             self.client_key = format!("{}.cid", self.key);
         }
@@ -22,7 +22,7 @@ impl Options {
         Ok(self)
     }
 
-    pub(in crate::bridge) fn check_cleanup_interval(interval: Duration) -> Result<()> {
+    pub(crate) fn check_cleanup_interval(interval: Duration) -> Result<()> {
         in_range("auto_cleanup_interval", interval, MINUTE, DAY, "1 minute to 1 day")
     }
 
