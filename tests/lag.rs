@@ -44,7 +44,10 @@ async fn world(on_destroy: OnDestroy) -> World {
 impl World {
     async fn seeded(&self) -> (Browser, SessionId) {
         let mut browser = Browser::new();
+        let heard = self.bridge.stats().events;
         browser.post(&self.app, "/merge", r#"{"n":1}"#).await;
+        // Its task has its turn when this one waits for something.
+        until("the bridge hears of it", async || self.bridge.stats().events > heard).await;
         let id = browser.get(&self.app, "/id").await.body.parse().unwrap();
         (browser, id)
     }

@@ -155,7 +155,7 @@ impl LeaseQueue {
         self.lock().waiters.clear();
     }
 
-    /// Whether nobody owns or waits.
+    /// Whether there is neither an owner nor a waiter.
     pub fn is_idle(&self) -> bool {
         let state = self.lock();
         state.waiters.is_empty()

@@ -159,7 +159,7 @@ async fn commit_end(
     let target = DestroyTarget::Generation(client, base.generation);
     let ended = ended_here || core.backend.destroy(target).await?;
     if !ended && is_superseded(core, base).await? {
-        // Sealed meanwhile: a logout that logs nobody out must not look like one.
+        // Sealed meanwhile: a logout without effect must not look like one.
         return Err(Error::ended());
     }
     // Sockets and cached pages may still know the client of a sealed session: what begins

@@ -36,7 +36,7 @@ fn notify_sockets(core: &Arc<Core>, event: &BackendEvent) {
         SessionEvent::Set(set) => {
             let sockets = viewers(core, &set.client_id, event);
             if !sockets.is_empty() {
-                notify(core, &sockets, event, set_message(core, set));
+                notify(core, &sockets, event, set_message(core, set).as_ref());
             }
         }
         SessionEvent::Destroy(end) => {
@@ -108,11 +108,11 @@ pub(super) fn notify(
     core: &Arc<Core>,
     sockets: &[Arc<Attachment>],
     event: &BackendEvent,
-    message: Option<Arc<Message>>,
+    message: Option<&Arc<Message>>,
 ) {
     for socket in sockets {
         socket.note(&event.event, event.generation);
-        if let Some(message) = &message {
+        if let Some(message) = message {
             emit(core, socket, message);
         }
         let missed = socket.deliver(&event.event);
@@ -179,7 +179,7 @@ pub(super) fn end_session(
         }
         return;
     }
-    notify(core, sockets, event, end_message(core, end));
+    notify(core, sockets, event, end_message(core, end).as_ref());
     apply_on_destroy(core, sockets, end.reason);
 }
 

@@ -13,7 +13,7 @@ pub enum WhenUnavailable {
     /// The extractor fails, over HTTP with 503 and `Retry-After`. This is the default.
     #[default]
     Refuse,
-    /// The extractor gives an empty session that can only be read, as if nobody were logged in:
+    /// The extractor gives an empty session that can only be read, as if no user were logged in:
     /// for pages that are worth something to anonymous visitors too.
     ///
     /// Every change of it fails with [`Unavailable`](crate::ErrorKind::Unavailable), and
@@ -21,7 +21,7 @@ pub enum WhenUnavailable {
     /// session cookie is neither set nor cleared, so that who was logged in still is afterwards.
     /// Sockets are not served so: a handshake that can't be looked up is rejected.
     ///
-    /// Whoever takes "no session" for "may do this" must not choose it.
+    /// An application that takes "no session" for "may do this" must not choose it.
     Anonymous,
 }
 

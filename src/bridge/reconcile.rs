@@ -72,5 +72,5 @@ fn notify_current(
         sealed: known.sealed,
         ..BackendEvent::plain(SessionEvent::Set(set))
     };
-    delivery::notify(core, sockets, &event, message);
+    delivery::notify(core, sockets, &event, message.as_ref());
 }

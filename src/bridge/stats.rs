@@ -139,7 +139,7 @@ pub struct Stats {
     pub commits: u64,
     /// Writes that met another writer.
     pub conflicts: u64,
-    /// Ends of sessions that this node was told of.
+    /// Ends of sessions that this node was notified of.
     pub ended: u64,
     /// Leases granted.
     pub leases: u64,
@@ -167,7 +167,7 @@ pub struct Stats {
     /// Requests that got an empty session as theirs could not be loaded: see
     /// [`WhenUnavailable::Anonymous`](super::WhenUnavailable::Anonymous).
     pub served_anonymously: u64,
-    /// Events told.
+    /// Events published.
     pub events: u64,
     /// Events that a listener was too slow for.
     pub events_missed: u64,

@@ -43,7 +43,7 @@ impl std::error::Error for AttachError {}
 /// Connect middleware that attaches a socket to its client and session:
 /// `io.ns("/", handler.with(attach))`.
 ///
-/// It looks at the session cookie of the handshake, at each CONNECT anew, so that it also holds
+/// It looks at the session cookie of the handshake, at each CONNECT, so that it also holds
 /// for a client that leaves a namespace and comes back on the same connection. Without it, or
 /// for a handshake that did not pass the session layer, the socket connects without an
 /// attachment.

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The last middleware given runs first. Events are added in a middleware on purpose:
-//! socketioxide starts a connect handler after the client was told that it is connected, and the
+//! socketioxide starts a connect handler after the client knows that it is connected, and the
 //! client's first event may come before the handler has added what is to take it.
 //!
 //! Nothing of this can be half-forgotten: without the middleware, or without the session layer

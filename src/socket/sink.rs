@@ -47,7 +47,7 @@ impl Presence {
     }
 }
 
-/// Finds the socket anew at each use: a `SocketRef` kept here would keep the socket, which keeps
+/// Looks the socket up at each use: a `SocketRef` kept here would keep the socket, which keeps
 /// its attachment, which keeps this.
 pub(super) struct Sink<A: Adapter> {
     io: SocketIo<A>,

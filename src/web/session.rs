@@ -1,6 +1,7 @@
 //! A request's session.
 
 mod commit;
+mod cookie_action;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use crate::bridge::{SessionBridge, UnitOfWork, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, SessionData, SessionId};
 
-pub(super) use commit::CookieAction;
+pub(super) use cookie_action::CookieAction;
 
 /// A request's session: an extractor.
 ///

@@ -1,6 +1,11 @@
 //! Ends, notices, and the end of the backend itself.
 
-use super::*;
+use super::world::*;
+use crate::backend::*;
+use crate::session::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use crate::error::ErrorKind;
 
 fn one_second(config: &mut BackendConfig) {

@@ -1,6 +1,11 @@
 //! Who a session belongs to: joining, new ids, sealing.
 
-use super::*;
+use super::world::*;
+use crate::backend::*;
+use crate::session::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use crate::session::{DestroyReason, Generation};
 
 checks! {

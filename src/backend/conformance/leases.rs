@@ -2,7 +2,12 @@
 
 use std::sync::Mutex;
 
-use super::*;
+use super::world::*;
+use crate::backend::*;
+use crate::session::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use crate::error::ErrorKind;
 
 /// A lease that is short enough to wait for.

@@ -1,6 +1,11 @@
 //! Creating, reading and writing.
 
-use super::*;
+use super::world::*;
+use crate::backend::*;
+use crate::session::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use crate::error::ErrorKind;
 
 checks! {

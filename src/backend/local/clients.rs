@@ -245,7 +245,8 @@ impl Slots {
     pub(super) fn due(&self, client: &ClientId, at: Instant, now: Instant) -> Due {
         let shard = self.clients.shard(client);
         let Some(slot) = shard.get(client) else { return Due::Stale };
-        let due = match slot.lock().as_mut() {
+        let mut current = slot.lock();
+        match current.as_mut() {
             Some(current) if current.queued == Some(at) => {
                 if current.deadline > now {
                     current.queued = Some(current.deadline);
@@ -256,8 +257,7 @@ impl Slots {
                 }
             }
             _ => Due::Stale,
-        };
-        due
+        }
     }
 
     /// Queues a session's end once more.

@@ -29,7 +29,7 @@ pub(super) async fn notify_set<S: SessionStore>(
     if let Some(record) = sessions.current(&slot).await?
         && record.session_id == id
     {
-        sessions.publish_seen(&record, is_new, false);
+        sessions.publisher.seen(&record, is_new, false);
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ pub(super) async fn cleanup<S: SessionStore>(sessions: &Sessions<S>) -> Result<u
     }
     let optimized = sessions.store.optimize(cleared).await;
     optimized.map_err(|e| Error::store("optimizing the store failed", e))?;
-    sessions.publish_cleanup(cleared);
+    sessions.publisher.cleanup(cleared);
     Ok(cleared)
 }
 
@@ -154,7 +154,7 @@ async fn clear_attached<S: SessionStore>(
     if current.is_some_and(|current| current.session_id == *id) {
         sessions.end(&slot, DestroyReason::Expired);
     } else {
-        sessions.publish_end(client, *id, None, DestroyReason::Expired);
+        sessions.publisher.end(client, *id, None, DestroyReason::Expired);
     }
     Ok(true)
 }

@@ -3,6 +3,7 @@
 mod clients;
 mod codec;
 mod expiry;
+mod publisher;
 mod sessions;
 
 use std::any::Any;
@@ -221,7 +222,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent> {
-        self.sessions.events.subscribe()
+        self.sessions.publisher.subscribe()
     }
 
     async fn cleanup(&self) -> Result<u64> {
@@ -250,7 +251,7 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     }
 
     fn notify_cleanup(&self, cleared: u64) {
-        self.sessions.publish_cleanup(cleared);
+        self.sessions.publisher.cleanup(cleared);
     }
 
     async fn heartbeat(&self, figures: &NodeStats) -> Result<()> {

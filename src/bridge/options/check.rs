@@ -22,7 +22,7 @@ impl Options {
         Ok(self)
     }
 
-    pub(in crate::bridge) fn check_cleanup_interval(interval: Duration) -> Result<()> {
+    pub(crate) fn check_cleanup_interval(interval: Duration) -> Result<()> {
         in_range("auto_cleanup_interval", interval, MINUTE, DAY, "1 minute to 1 day")
     }
 

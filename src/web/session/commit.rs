@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Session;
+use super::cookie_action::CookieAction;
 use crate::bridge::{Outcome, UnitOfWork};
 use crate::error::{ErrorKind, Result};
 use crate::session::{MaxAge, Record};
@@ -16,14 +17,6 @@ use crate::web::cookies::SessionCookie;
 /// whole seconds, so at least one; at most a minute.
 fn cookie_slack(ttl: Duration) -> Duration {
     (ttl / 100).clamp(Duration::from_secs(1), Duration::from_secs(60))
-}
-
-/// What the response does about the session cookie.
-#[derive(Debug, Clone)]
-pub(in crate::web) enum CookieAction {
-    Keep,
-    Set(Arc<Record>),
-    Clear,
 }
 
 impl Session {

@@ -1,22 +1,10 @@
 //! What a comparison with Redis found missing.
 
-use super::input::Step;
 use crate::backend::BackendEvent;
 use crate::session::{
     ClientId, DestroyReason, Generation, NodeId, Record, SessionDestroy, SessionEvent, SessionId,
     SessionSet,
 };
-
-/// A client's record, read to compare it with what is known.
-#[derive(Debug)]
-pub(crate) struct Comparison<'a> {
-    pub(crate) client: ClientId,
-    /// When the read was sent.
-    pub(crate) since: Step,
-    pub(crate) record: Option<&'a Record>,
-    /// The session whose end was announced by the probe that came with the read.
-    pub(crate) announced: Option<SessionId>,
-}
 
 /// The end of a session that Redis does not have any more. `record` is what it has of the client.
 pub(super) fn missed_end(

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::comparison::Comparison;
 use super::probes::ProbeOutcome;
 use crate::backend::BackendEvent;
 use crate::backend::redis::pubsub::message::Announcement;
@@ -41,6 +40,17 @@ pub(crate) enum Input<'a> {
     CompareAll,
     /// A client that differs from Redis was read again.
     Compared(Comparison<'a>),
+}
+
+/// A client's record, read to compare it with what is known.
+#[derive(Debug)]
+pub(crate) struct Comparison<'a> {
+    pub(crate) client: ClientId,
+    /// When the read was sent.
+    pub(crate) since: Step,
+    pub(crate) record: Option<&'a Record>,
+    /// The session whose end was announced by the probe that came with the read.
+    pub(crate) announced: Option<SessionId>,
 }
 
 /// What to do.
