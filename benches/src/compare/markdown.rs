@@ -36,7 +36,7 @@ pub(crate) fn tables(results: &Results) -> String {
         results.disturbed,
         results.taken,
         if results.figures.iter().any(|figure| figure.disturbed) {
-            ", but where there are no others (~)"
+            " where there are any others; figures without are marked ~"
         } else {
             ""
         },
