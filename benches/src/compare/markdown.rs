@@ -36,7 +36,7 @@ pub(crate) fn tables(results: &Results) -> String {
         results.disturbed,
         results.taken,
         if results.figures.iter().any(|figure| figure.disturbed) {
-            " where there are any others; figures without are marked ~"
+            ", but in figures that have no other samples (~)"
         } else {
             ""
         },
