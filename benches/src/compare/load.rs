@@ -1,14 +1,18 @@
 //! One load on one contestant.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::contract;
-use crate::plan::{Load, SOCKETS};
+use crate::plan::{Contestant, Load, SOCKETS};
 use crate::processes::Running;
 use crate::sockets::Sockets;
 use crate::wrk::{self, Wrk};
+
+/// The loads send the cookies that the first answer of a session set, and take no later ones. Browsers
+/// do, so sessions are replaced before a server would have to send each answer with a new cookie.
+const RENEW: Duration = Duration::from_secs(30);
 
 /// What a load saw.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,19 +30,34 @@ pub(crate) struct Outcome {
 pub(crate) struct Target {
     pub(crate) running: Running,
     cookies: Vec<String>,
+    begun: Instant,
     all: PathBuf,
     one: PathBuf,
 }
 
 impl Target {
     /// Starts it and checks that it keeps the contract.
-    pub(crate) fn start(contestant: crate::plan::Contestant) -> Result<Self> {
+    pub(crate) fn start(contestant: Contestant) -> Result<Self> {
         let running = Running::start(contestant)?;
         contract::check(&running).map_err(|error| format!("{}: {error}", contestant.name()))?;
-        let cookies = contract::sessions(&running)?;
-        let all = wrk::cookie_file(contestant.name(), &cookies)?;
-        let one = wrk::cookie_file(&format!("{}-one", contestant.name()), &cookies[..1])?;
-        Ok(Self { running, cookies, all, one })
+        let file = |name: &str| wrk::cookie_file(&format!("{}{name}", contestant.name()));
+        let (all, one) = (file("")?, file("-one")?);
+        let mut target = Self { running, cookies: Vec::new(), begun: Instant::now(), all, one };
+        target.begin_sessions()?;
+        Ok(target)
+    }
+
+    /// To be called before each load.
+    pub(crate) fn renew_sessions(&mut self) -> Result<()> {
+        if self.begun.elapsed() > RENEW { self.begin_sessions() } else { Ok(()) }
+    }
+
+    fn begin_sessions(&mut self) -> Result<()> {
+        self.begun = Instant::now();
+        self.cookies = contract::sessions(&self.running)?;
+        std::fs::write(&self.all, self.cookies.join("\n") + "\n")?;
+        std::fs::write(&self.one, format!("{}\n", self.cookies[0]))?;
+        Ok(())
     }
 
     /// The counter of the session that a hot load uses.

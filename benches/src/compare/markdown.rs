@@ -36,7 +36,7 @@ pub(crate) fn tables(results: &Results) -> String {
         results.disturbed,
         results.taken,
         if results.figures.iter().any(|figure| figure.disturbed) {
-            ", but where there are no others (~)"
+            ", but in figures that have no other samples (~)"
         } else {
             ""
         },

@@ -45,7 +45,7 @@ impl Options {
                 "--quick" => {
                     options.seconds = 1;
                     options.rounds = 2;
-                    options.limit = Duration::from_secs(110);
+                    options.limit = Duration::from_secs(100);
                     options.patience = Duration::from_millis(500);
                 }
                 "--only" => options.only.push(name(args.next())?),

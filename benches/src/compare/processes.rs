@@ -10,8 +10,8 @@ use crate::Result;
 use crate::plan::Contestant;
 use crate::redis_info::RedisInfo;
 
-/// A contestant that runs: one or two nodes, and a Redis of its own. Of one's own because settings and
-/// messages of one contestant must not slow down another: this crate switches keyspace events on.
+/// A contestant that runs: one or two nodes, and a Redis of its own: settings and messages of
+/// one contestant must not slow down another, and this crate switches keyspace events on.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) contestant: Contestant,

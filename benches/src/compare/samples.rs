@@ -14,7 +14,9 @@ use crate::{Result, figures};
 
 /// A sample is disturbed if others had more than this of one CPU, by steal or by foreign processes.
 const DISTURBED: f64 = 0.1;
-/// How often a sample is taken again if it was disturbed.
+/// The load on each contestant before the first sample; wrk takes whole seconds.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How often a sample is taken at most, if it was disturbed each time.
 const TRIES: usize = 3;
 
 /// What one load on one contestant showed.
@@ -61,19 +63,16 @@ pub(crate) fn measure(options: &Options) -> Result<Results> {
     contestants.sort_unstable();
     contestants.dedup();
     let targets = contestants.iter().map(|contestant| Target::start(*contestant));
-    let targets = targets.collect::<Result<Vec<_>>>()?;
+    let mut targets = targets.collect::<Result<Vec<_>>>()?;
     eprintln!("{} contestants run and keep the contract", targets.len());
     let redis = targets.iter().find_map(|target| target.running.redis.as_ref());
     let redis = redis.map_or(Ok("none".into()), |redis| RedisInfo::version(redis.port))?;
     let machine = Machine::read(redis);
 
-    let target = |contestant: Contestant| {
-        let found = targets.iter().find(|target| target.running.contestant == contestant);
-        found.ok_or("a contestant was not started")
-    };
-    for (workload, contestants) in &workloads {
-        for contestant in contestants {
-            warm_up(target(*contestant)?, workload)?;
+    for contestant in &contestants {
+        let mut part = workloads.iter().filter(|(_, all)| all.contains(contestant));
+        if let Some((workload, _)) = part.next() {
+            find(&mut targets, *contestant)?.prepare(workload.load)?.run(WARM_UP)?;
         }
     }
     let of_a_round = workloads.iter().map(|(_, contestants)| contestants.len()).sum();
@@ -90,7 +89,8 @@ pub(crate) fn measure(options: &Options) -> Result<Results> {
                     eprintln!("the time is over in round {}", round + 1);
                     break 'rounds;
                 }
-                samples.push(cleanest(target(contestant)?, workload, round, &mut schedule)?);
+                let target = find(&mut targets, contestant)?;
+                samples.push(cleanest(target, workload, round, &mut schedule)?);
             }
         }
         eprintln!("round {} of {}", round + 1, options.rounds);
@@ -98,19 +98,15 @@ pub(crate) fn measure(options: &Options) -> Result<Results> {
     Ok(figures::results(machine, options, &workloads, samples))
 }
 
-fn warm_up(target: &Target, workload: &Workload) -> Result<()> {
-    // wrk takes whole seconds; a socket load warms up by itself in less.
-    let length = match workload.load {
-        Load::Http { .. } => Duration::from_secs(1),
-        Load::Sockets => Duration::from_millis(300),
-    };
-    target.prepare(workload.load)?.run(length)?;
-    Ok(())
+fn find(targets: &mut [Target], contestant: Contestant) -> Result<&mut Target> {
+    let mut targets = targets.iter_mut();
+    let found = targets.find(|target| target.running.contestant == contestant);
+    found.ok_or_else(|| "a contestant was not started".into())
 }
 
 /// Takes a disturbed sample again, while there is time, and keeps the one with the least disturbance.
 fn cleanest(
-    target: &Target,
+    target: &mut Target,
     workload: &Workload,
     round: usize,
     schedule: &mut Schedule,
@@ -179,13 +175,15 @@ impl Schedule {
 }
 
 fn sample(
-    target: &Target,
+    target: &mut Target,
     workload: &Workload,
     round: usize,
     schedule: &Schedule,
 ) -> Result<Sample> {
-    let mut prepared = target.prepare(workload.load)?;
     let hot = matches!(workload.load, Load::Http { hot: true, .. });
+    target.renew_sessions()?;
+    let target = &*target;
+    let mut prepared = target.prepare(workload.load)?;
     let counted = if hot { Some(target.hot_counter()?) } else { None };
     machine::wait_until_quiet(schedule.patience())?;
     let before = Reading::take(target)?;

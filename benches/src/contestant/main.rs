@@ -10,7 +10,7 @@
 //! | Socket.IO `session:inc` | adds one and acknowledges it |
 //!
 //! Each answer is `{"n": counter}`. The program prints its port, and ends when its standard input is
-//! closed: whoever starts it can't leave it behind.
+//! closed, so that it never outlives the process that started it.
 
 mod axum_session;
 mod by_hand;
