@@ -47,7 +47,7 @@ async fn everything(session: Session, client: ClientId, id: Option<SessionId>) -
         kind(session.destroy()),
         kind(session.rotate()),
         kind(session.set_max_age(MaxAge::Browser)),
-        kind(session.update(|data| Ok(data.clear())).await),
+        kind(session.update(|data| data.insert("a", 2)).await.map(drop)),
         kind(session.save().await),
     ];
     json!({

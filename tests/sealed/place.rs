@@ -162,7 +162,12 @@ async fn act(session: &Session, what: &str, body: &str) -> Result<String> {
         "merge" => apply(session, body)?,
         "update" => {
             let data: Map = SessionData::from_json(body)?.as_map().clone();
-            session.update(|now| Ok(now.as_map_mut().extend(data))).await?;
+            session
+                .update(|now| {
+                    now.as_map_mut().extend(data);
+                    Ok(())
+                })
+                .await?;
         }
         "replace" => session.replace(SessionData::from_json(body)?)?,
         "login" => {
@@ -173,7 +178,12 @@ async fn act(session: &Session, what: &str, body: &str) -> Result<String> {
         "rotate-and-update" => {
             session.rotate()?;
             let data: Map = SessionData::from_json(body)?.as_map().clone();
-            session.update(|now| Ok(now.as_map_mut().extend(data))).await?;
+            session
+                .update(|now| {
+                    now.as_map_mut().extend(data);
+                    Ok(())
+                })
+                .await?;
         }
         "seal" => session.seal()?,
         "renew-id" => {
