@@ -2,11 +2,10 @@
 
 use super::world::*;
 use crate::backend::*;
+use crate::error::ErrorKind;
 use crate::session::*;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use crate::error::ErrorKind;
 
 fn one_second(config: &mut BackendConfig) {
     config.lifetime.max_age = Duration::from_secs(1);

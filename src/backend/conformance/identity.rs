@@ -3,10 +3,8 @@
 use super::world::*;
 use crate::backend::*;
 use crate::session::*;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 use crate::session::{DestroyReason, Generation};
+use std::time::Duration;
 
 checks! {
     "creators of one client at the same moment end in one open session" => |world| {

@@ -4,11 +4,10 @@ use std::sync::Mutex;
 
 use super::world::*;
 use crate::backend::*;
+use crate::error::ErrorKind;
 use crate::session::*;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use crate::error::ErrorKind;
 
 /// A lease that is short enough to wait for.
 fn short(config: &mut BackendConfig) {

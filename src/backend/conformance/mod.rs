@@ -24,21 +24,13 @@ mod leases;
 mod records;
 mod world;
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::LocalBoxFuture;
-use tokio::sync::broadcast;
-use tokio::time::Instant;
 
-use super::{
-    Backend, BackendConfig, BackendEvent, Commit, Committed, Create, Created, DestroyTarget,
-    Loaded, NewId, NodeStats,
-};
-use crate::session::{ClientId, MaxAge, Record, SessionData, SessionEvent, SessionId};
+use super::{Backend, BackendConfig};
+use world::{LIMIT, World};
 
 /// Runs all checks, each on a fresh, empty backend from `make` that follows the given
 /// configuration. The checks run side by side, for many of them have to wait; the backends must

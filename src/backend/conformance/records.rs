@@ -2,11 +2,10 @@
 
 use super::world::*;
 use crate::backend::*;
+use crate::error::ErrorKind;
 use crate::session::*;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use crate::error::ErrorKind;
 
 checks! {
     "a created session is loaded as it was created" => |world| {

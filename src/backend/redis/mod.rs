@@ -264,11 +264,17 @@ impl Backend for RedisBackend {
     }
 
     async fn create(&self, create: Create) -> Result<Created> {
-        self.change(move |context| async move { sessions::create(&context, &create).await }).await
+        self.change(
+            move |context| async move { Box::pin(sessions::create(&context, &create)).await },
+        )
+        .await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.change(move |context| async move { sessions::commit(&context, commit).await }).await
+        self.change(
+            move |context| async move { Box::pin(sessions::commit(&context, commit)).await },
+        )
+        .await
     }
 
     async fn touch(&self, client: &ClientId, generation: Generation) -> Result<Option<Record>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::config::UnresponsiveConfig;
+use fred::types::config::{TcpConfig, UnresponsiveConfig};
 
 /// Commands that may wait on one connection while Redis is away; more fail at once.
 const BUFFERED: usize = 10_000;
@@ -26,6 +26,8 @@ pub(crate) fn builder(config: Config, timeout: Duration) -> Builder {
                 // `ASKING` takes the next answer of its connection for its own, whosever it is.
                 connection.max_redirections = 0;
             }
+            // Answers and announcements must not wait for the acknowledgement of the ones before.
+            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
             connection.max_command_buffer_len = BUFFERED;
             connection.unresponsive =
                 UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout / 2 };

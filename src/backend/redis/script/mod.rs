@@ -51,6 +51,7 @@ macro_rules! scripts {
 }
 
 /// What a script is given as its first key.
+#[derive(Clone, Copy)]
 enum FirstKey {
     Record,
     Sweep,

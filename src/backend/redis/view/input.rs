@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::probes::ProbeOutcome;
 use crate::backend::BackendEvent;
 use crate::backend::redis::pubsub::message::Announcement;
-use crate::session::{ClientId, DestroyReason, Record};
+use crate::session::{ClientId, DestroyReason, Record, SessionId};
 
 /// A point in the sequence of inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

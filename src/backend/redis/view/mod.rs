@@ -59,8 +59,7 @@ use tombstones::Tombstones;
 use tracked::State;
 use tracker::Tracker;
 
-pub(crate) use comparison::Comparison;
-pub(crate) use input::{Actions, Input, Step};
+pub(crate) use input::{Actions, Comparison, Input, Step};
 pub(crate) use probes::{DueProbes, ProbeOutcome};
 pub(crate) use suspects::Suspects;
 pub(crate) use tracked::SessionVersion;

@@ -112,7 +112,7 @@ impl Subscriber {
             }
             Some(Message::Reconcile) => view.apply(Input::CompareAll),
             Some(Message::ProbeRequest(client, reason)) => {
-                view.apply(Input::ProbeRequested(client, reason))
+                view.apply(Input::ProbeRequested(client, reason));
             }
             None => tracing::warn!(
                 "an announcement that can't be read; do all nodes run the same version?"
@@ -131,13 +131,8 @@ impl Subscriber {
         let reason = match event.operation.as_str() {
             "expired" => DestroyReason::Expired,
             "evicted" => DestroyReason::Evicted,
-<<<<<<< HEAD:src/backend/redis/pubsub/subscriber/mod.rs
-            // The last four are never ours: something else was written over the record.
+            // The last four are never ours: another program overwrote the record.
             "del" | "rename_from" | "rename_to" | "restore" | "copy_to" | "move_from" => {
-=======
-            // The last five are never ours: another program overwrote the record.
-            "del" | "rename_from" | "set" | "rename_to" | "restore" | "copy_to" | "move_from" => {
->>>>>>> view:src/backend/redis/pubsub/subscriber.rs
                 DestroyReason::External
             }
             _ => return,
