@@ -9,13 +9,10 @@ use cluster_tests::{Cluster, PREFIX, Redis, STAY, Sockets};
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Publishes so many announcements of thirty ends each.
-const FLOOD: &str = "local ends = {} \
-    for i = 1, 30 do ends[i] = { cid = string.format('%024d', i), \
-    gen = ARGV[2], sid = string.rep('x', 43) } end \
-    for n = 1, 1000 do \
-    for i = 1, 30 do ends[i].gen = string.format('%d', ARGV[2] * 1000 + n) end \
-    redis.call('PUBLISH', ARGV[1], cjson.encode({ \
-    kind = 'ends', ends = ends, reason = 'expired', node = 'x' })) end return 1";
+const FLOOD: &str = "for n = 1, 1000 do local ends = {} \
+    for i = 1, 30 do ends[i] = string.format('%024d', i) \
+    .. struct.pack('>I7', ARGV[2] * 1000 + n) .. string.rep('A', 43) end \
+    redis.call('PUBLISH', ARGV[1], 'E\\1\\1x' .. table.concat(ends)) end return 1";
 
 fn flood(redis: &Redis, parts: std::ops::Range<usize>) {
     let mut connection = redis.connect();

@@ -49,7 +49,7 @@ async fn update(session: Session) -> Result<Json<Counter>, Error> {
             data.insert("n", n)?;
             Ok::<u64, Error>(n)
         })
-        .await??;
+        .await?;
     Ok(Json(Counter { n }))
 }
 

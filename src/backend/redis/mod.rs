@@ -1,8 +1,36 @@
 //! Many nodes: sessions, mapping, leases and events in Redis.
 //!
-//! A session is one hash, keyed by its client, with its life as the time to live. Each change is
-//! one script, which also announces it; every node hears every announcement, its own included. All
-//! keys of a client share a hash tag, so that a script stays in one slot of a cluster.
+//! **Keys** (`keys`). All keys of a client share a hash tag, so that one script can change them
+//! together, also in a cluster. The record `s` is one string with its life as the time to live
+//! (`record`); the mapping `m` names a session beyond its end; `l` and `q` are the lease and its
+//! queue. Pointers from session ids and the schedule of ends are hints: they say where and when to
+//! look (`hints`).
+//!
+//! **Changes** (`sessions`, `lease`). A read is one `GET`. Each change is one script
+//! (`script`), which checks, writes, announces, and may give the lease back.
+//!
+//! ```text
+//! sessions, lease -> script -> Redis -> PUBLISH -> pubsub::subscriber -> view -> events
+//!                                    -> keyspace event (one node) ->|     |
+//! expiry::{timer, sweeper, probe} <---------- what to probe -------------|
+//! reconcile <-------------------------------- what to compare -----------|
+//! ```
+//!
+//! **Events** (`pubsub`, `view`). Every node receives every announcement, its own included, and
+//! no event comes from elsewhere. The `view` is what this node believes: it drops duplicates and
+//! stale news, and says what has to be probed or compared.
+//!
+//! **Ends that no script causes** (`expiry`). The node that has a socket of a session probes it at
+//! its end; one node sweeps all others and listens to keyspace events. A probe is one script that
+//! announces an end once, whichever node runs it.
+//!
+//! **Order.** A script announces after its first write, which is the one that Redis may refuse, and
+//! before the write that Redis notifies of. So nothing is announced that was refused, and an
+//! announcement precedes the keyspace event of the same change.
+//!
+//! **Failure** (`connection`, `reconcile`). Every command has a limit; what it did is unknown
+//! after it. After a reconnect or a lag, when another node takes over the keyspace events, and
+//! regularly, each node compares the clients of its sockets with Redis.
 
 mod config;
 mod connection;

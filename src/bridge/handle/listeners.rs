@@ -37,7 +37,7 @@ impl SessionBridge {
     ///
     /// The handler delays only itself. If it panics, the panic is logged and it is called
     /// with the next event. If it is too slow, missed events are logged and counted
-    /// ([`Stats::events_missed`]).
+    /// ([`Stats::events_missed`](crate::bridge::Stats::events_missed)).
     pub fn on_event<F, Fut>(&self, mut handler: F)
     where
         F: FnMut(SessionEvent) -> Fut + Send + 'static,
