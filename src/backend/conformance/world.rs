@@ -29,7 +29,7 @@ pub(super) struct Check {
 /// `checks! { "rule" [config] => |world| body; .. }`
 macro_rules! checks {
     ($($rule:literal $([$config:expr])? => |$world:ident| $body:block)*) => {
-        pub(in crate::backend::conformance) fn checks() -> Vec<super::world::Check> {
+        pub(super) fn checks() -> Vec<super::world::Check> {
             vec![$(super::world::Check {
                 rule: $rule,
                 config: { #[allow(unused_mut, unused_assignments)]
