@@ -41,7 +41,7 @@ enum Place {
 }
 
 /// What to do about `notify-keyspace-events` of the server, without which deletions and evictions
-/// by others are told late.
+/// by others are announced late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KeyspaceEvents {
@@ -182,7 +182,7 @@ impl RedisConfig {
     /// already, and a failover may or may not lose it. Take fewer replicas than there are, or
     /// the loss of one refuses every change.
     ///
-    /// What it is good for: whoever takes over from a primary that died is one of the replicas. What
+    /// What it is good for: the server that takes over from a primary that died is one of the replicas. What
     /// it does not promise: that it is one of those that confirmed. Sentinel and Redis Cluster take
     /// the one that seems to have most, and in the words of
     /// [Redis' documentation](https://redis.io/docs/latest/commands/wait/) `WAIT` makes it no strongly

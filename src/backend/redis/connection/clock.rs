@@ -39,10 +39,10 @@ mod tests {
     #[test]
     fn it_goes_on_from_what_was_observed_and_follows_a_step() {
         let clock = RedisClock::new();
-        for told in [5_000_000, 1_000] {
-            clock.observe(told);
-            let told = u64::try_from(told).unwrap();
-            assert!((told..told + 5_000).contains(&clock.now()));
+        for observed in [5_000_000, 1_000] {
+            clock.observe(observed);
+            let begin = u64::try_from(observed).unwrap();
+            assert!((begin..begin + 5_000).contains(&clock.now()));
         }
     }
 }

@@ -123,7 +123,7 @@ impl Connected {
     }
 }
 
-/// Refuses servers that lack what the scripts use. A version that is not told, as the user may not
+/// Refuses servers that lack what the scripts use. A version that is not known, as the user may not
 /// ask for it, is taken to be new enough.
 fn is_supported(version: Option<&Version>) -> Result<()> {
     match version {
@@ -135,7 +135,7 @@ fn is_supported(version: Option<&Version>) -> Result<()> {
     }
 }
 
-/// Looks after a client's connections, and begins all anew if one answers no more, for a connection
+/// Looks after a client's connections, and connects again if one answers no more, for a connection
 /// on which little is sent would not notice that the other side is gone, or if it leads to a server that
 /// is the primary no more.
 pub(crate) async fn monitor_connection(

@@ -3,7 +3,7 @@
 //! `WAIT` speaks of what its own connection wrote. On another one, or on the one that took its place
 //! after a failover, it would say yes to anything. So it follows its change at once, to the same
 //! server, and counts for nothing if there was a new connection in between. `WAIT` holds up whatever
-//! comes after it, so these connections do nothing else: one change at a time on each, and whoever finds
+//! comes after it, so these connections do nothing else: one change at a time on each, and a change that finds
 //! none free gives up before anything is sent.
 
 use std::sync::{Mutex, PoisonError};
@@ -38,7 +38,7 @@ pub(crate) struct PooledConnection<'a> {
 
 impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
-        // Before the permit: whoever gets that one finds it.
+        // Before the permit: the one that gets the permit finds it.
         self.replicated.idle().push(self.client.clone());
     }
 }
@@ -93,14 +93,14 @@ impl ReplicatedPool {
         let server = client.with_options(&options);
         let custom = |name| CustomCommand::new_static(name, None::<u16>, false);
         let limits = [i64::from(self.wanted.count), millis(self.wanted.wait)];
-        let anew = client.reconnect_rx();
+        let reconnects = client.reconnect_rx();
         let change = server.custom::<Value, _>(custom(command), arguments);
         let wait = server.custom::<Value, _>(custom("WAIT"), limits.to_vec());
         // In this order: the first is handed over before the second is looked at.
         let (change, waited) = futures_util::future::join(change, wait).await;
         let change = change?;
-        // A new connection is told of before anything is sent over it.
-        let same = anew.is_empty();
+        // A new connection is reported before anything is sent over it.
+        let same = reconnects.is_empty();
         Ok((change, if same { waited } else { Err(lost("the connection was lost in between")) }))
     }
 

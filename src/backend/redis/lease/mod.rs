@@ -58,8 +58,8 @@ pub(super) async fn acquire(
 ) -> Result<Acquired> {
     let deadline = Instant::now() + wait;
     let length = context.config.lease_duration;
-    // Made before the line is taken, so dropped after it: whoever leaves last finds the line
-    // in no other hands.
+    // Made before the line is taken, so dropped after it: the last one that leaves finds
+    // the line in no other hands.
     let mut leave = Leave { context, client: *client, lease: None, asked: false };
     let line = context.leases.line(client);
     let lease = line.acquire(length, wait, context.config.lease_queue_limit).await?;

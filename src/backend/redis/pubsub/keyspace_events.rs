@@ -1,4 +1,4 @@
-//! What Redis is asked to tell of keys by itself.
+//! The keyspace notifications that Redis is asked for.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::backend::redis::KeyspaceEvents;
 /// Of keys (`K`): deletions (`g`), expiries and evictions.
 pub(crate) const WANTED: &str = "Kgxe";
 
-/// Sees to it that a server tells of deletions, expiries and evictions. What is set here is lost
+/// Makes a server notify of deletions, expiries and evictions. What is set here is lost
 /// when it restarts, so this is done at each reconnect.
 ///
 /// # Errors

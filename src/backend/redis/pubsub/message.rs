@@ -216,16 +216,16 @@ mod tests {
             put_generation(&mut page, generation);
             page.extend(session.as_str().bytes());
         }
-        let Some(Message::Happened(told)) = read(&page) else { panic!("a page") };
-        let topology = told.iter().map(|told| match &told.event.event {
+        let Some(Message::Happened(announcements)) = read(&page) else { panic!("a page") };
+        let ended = announcements.iter().map(|announcement| match &announcement.event.event {
             SessionEvent::Destroy(end) => {
-                assert_eq!(told.event.generation, Some(generation));
+                assert_eq!(announcement.event.generation, Some(generation));
                 assert_eq!(end.reason, DestroyReason::Expired);
                 (end.client_id, end.session_id)
             }
             other => panic!("{other:?}"),
         });
-        assert_eq!(topology.collect::<Vec<_>>(), ends);
+        assert_eq!(ended.collect::<Vec<_>>(), ends);
         assert!(read(&page[..page.len() - 1]).is_none());
     }
 
@@ -237,10 +237,12 @@ mod tests {
         assert!(
             matches!(look, Some(Message::ProbeRequest(of, DestroyReason::Evicted)) if of == client)
         );
-        let Some(Message::Happened(told)) = read(&cleanup(70_000, &node)) else {
+        let Some(Message::Happened(announcements)) = read(&cleanup(70_000, &node)) else {
             panic!("a cleanup")
         };
-        let SessionEvent::Cleanup(cleanup) = &told[0].event.event else { panic!("a cleanup") };
+        let SessionEvent::Cleanup(cleanup) = &announcements[0].event.event else {
+            panic!("a cleanup")
+        };
         assert_eq!((cleanup.cleared, &cleanup.node), (70_000, &node));
     }
 

@@ -101,7 +101,7 @@ impl Subscriber {
         left
     }
 
-    /// [`follow`](Self::follow), at each reconnect and now and then, for ever.
+    /// [`follow`](Self::follow), at each reconnect and regularly.
     pub(crate) async fn follow_for_ever(
         self: Arc<Self>,
         mut reconnects: Receiver<Server>,
@@ -152,7 +152,7 @@ impl Subscriber {
         }
     }
 
-    /// Begins anew. Connections that work may survive this.
+    /// Connects again. Connections that work may survive this.
     async fn give_up(&self, topology: &mut Topology) {
         topology.gave_up();
         // It connects by its policy; an error here says that it is about to.

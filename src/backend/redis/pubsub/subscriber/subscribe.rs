@@ -52,8 +52,8 @@ impl Subscriber {
         self.subscribe_at(None).await
     }
 
-    /// Subscribes anew after each reconnect, and to what Redis says of records as long as this node
-    /// sweeps, for ever.
+    /// Subscribes again after each reconnect, and to what Redis says of records as long as this node
+    /// sweeps.
     pub(crate) async fn stay_subscribed(
         self: Arc<Self>,
         mut reconnects: Receiver<Server>,
@@ -90,7 +90,7 @@ impl Subscriber {
     }
 
     /// Listens to what Redis says of records, now that this node sweeps: one node is enough, for
-    /// what it finds it tells all.
+    /// it announces what it finds.
     async fn take_turn(&self) {
         self.watch_keys(None).await;
         // Nobody listened for a moment.
@@ -98,14 +98,14 @@ impl Subscriber {
     }
 
     /// Leaves it to another node to listen to what Redis says of records. `false` if it can't: no
-    /// harm, for what is topology twice is told once.
+    /// harm: the view drops what comes twice.
     pub(crate) async fn leave_keys(&self, server: Option<&Server>) -> bool {
         let ears = at(&self.client, server);
         let left = ears.punsubscribe(self.context.keys.witnesses()).await;
         left.is_ok() && self.says(server, " psub=0 ").await
     }
 
-    /// Ends the subscription to announcements on this server of a cluster: they are topology on
+    /// Ends the subscription to announcements on this server of a cluster: they are received on
     /// another one, and would come twice. `false` if it can't.
     pub(crate) async fn leave_announcements(&self, server: &Server) -> bool {
         let left = at(&self.client, Some(server)).unsubscribe(self.channels()).await;
@@ -177,7 +177,7 @@ impl Subscriber {
         }
         let asked = self.context.commands.pool.next();
         if server.is_some_and(|server| !asked.active_connections().contains(server)) {
-            // It goes there only once it has topology of it.
+            // It goes there only once it has learnt of it.
             let _ = tokio::time::timeout(self.timeout, asked.sync_cluster()).await;
         }
         if let Err(refused) = keyspace_events::switch_on(&at(asked, server), self.keyspace).await {
@@ -193,7 +193,7 @@ impl Subscriber {
     }
 
     /// Subscribes to what Redis says of records. Without it announcements, the sweep and the audit
-    /// go on: foreign deletions and evictions are told later.
+    /// go on: foreign deletions and evictions are announced later.
     pub(crate) async fn watch_keys(&self, server: Option<&Server>) {
         if self.keyspace == KeyspaceEvents::Off {
             return;

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use fred::prelude::*;
 
-/// What is topology of a cluster by now.
+/// What is subscribed in a cluster by now.
 #[derive(Debug, Default)]
 pub(crate) struct Topology {
-    /// Where announcements are topology. Only ever one server: on two, each would come twice.
+    /// Where announcements are received. Only ever one server: on two, each would come twice.
     pub(super) home: Option<Server>,
     /// The subscription there is known to work.
     pub(super) works: bool,
