@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn requests_and_cleanups_read_back() {
-        let (client, node) = (ClientId::generate(), NodeId::new("a node").unwrap());
+        let (client, node) = (ClientId::generate(), NodeId::new("a-node").unwrap());
         assert!(matches!(read(&compare()), Some(Message::Reconcile)));
         let look = read(&look(&client, DestroyReason::Evicted));
         assert!(
