@@ -90,7 +90,7 @@ fn a_session_survives_the_death_of_its_node() {
 #[test]
 fn wrong_flags_are_named() {
     for (flags, named) in [
-        (&["--redis", "redis://127.0.0.1"][..], "`keys`"),
+        (&["--redis", "redis://127.0.0.1"][..], "`signing_keys`"),
         (&["--redis", "redis://127.0.0.1", "--store", "live"], "--store"),
         (&["--max-age", "soon"], "--max-age"),
         (&["--store", "tape"], "--store"),
