@@ -147,7 +147,7 @@ impl Error {
     pub(crate) fn lease_lost() -> Self {
         Self::new(
             ErrorKind::LeaseLost,
-            "the handler outlived its lease and nothing was written; raise `lease` or do slow work outside",
+            "the handler outlived its lease and nothing was written; raise `lease_duration` or do slow work outside",
         )
     }
 }

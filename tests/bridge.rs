@@ -30,7 +30,7 @@ async fn every_invalid_option_is_named_with_its_value_and_range() {
         (b().cookie_name("a b"), "cookie_name", "cookie name"),
         (b().cookie_name("a;b"), "cookie_name", "cookie name"),
         (b().cookie_name("é"), "cookie_name", "cookie name"),
-        (b().cookie_name("a").client_key("A"), "client_key", "different from `key`"),
+        (b().cookie_name("a").client_key("A"), "client_key", "different from `cookie_name`"),
         (b().cookie_name("a").client_key("a.sig"), "client_key", "signatures"),
         (b().cookie_name("a.sig").client_key("a"), "client_key", "signatures"),
         (b().client_key("a=b"), "client_key", "cookie name"),

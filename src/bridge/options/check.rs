@@ -40,7 +40,7 @@ impl Options {
             return Err(Error::option(
                 "client_key",
                 format_args!("{:?}", self.client_key),
-                "different from `key`",
+                "different from `cookie_name`",
             ));
         }
         // An application of Koa's on the same host signs `key` by a cookie of this name, and
@@ -108,7 +108,7 @@ impl Options {
 
     fn check_keys(&self) -> Result<()> {
         for (index, key) in self.keys.iter().enumerate() {
-            let name = format!("keys[{index}]");
+            let name = format!("signing_keys[{index}]");
             if key.is_empty() {
                 return Err(Error::option(&name, "empty", "at least 32 random bytes"));
             }
