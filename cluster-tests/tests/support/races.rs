@@ -35,8 +35,12 @@ impl Done {
 
 impl Ground {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let redis = Redis::start();
-        let cluster = Cluster::start(&redis, 2, &[]);
+        let cluster = Cluster::start(&redis, 2, flags);
         Self { redis, cluster, owners: Mutex::default() }
     }
 

@@ -1,6 +1,7 @@
 //! What all components of the backend share.
 
 use fred::prelude::*;
+use fred::types::Key;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,17 @@ impl Context {
     /// The client concerned and this node, which most scripts are given first.
     pub(super) fn who(&self, client: &ClientId) -> Value {
         bytes(message::who(client, &self.config.node))
+    }
+
+    /// The keys of a client that a script uses, by their last letters. The first is the record's:
+    /// scripts derive the others from it. A cluster has to know of all, or it refuses those that are
+    /// not there while their slot is moved.
+    pub(super) fn keys_of(&self, client: &ClientId, others: &str) -> Vec<Key> {
+        let mut keys = vec![self.keys.record(client)];
+        if self.commands.clustered {
+            keys.extend(others.chars().map(|part| self.keys.part(client, part)));
+        }
+        keys
     }
 
     /// Has the view take over a record that was read or written.

@@ -33,6 +33,11 @@ impl Keys {
         format!("{}:{{{}}}:{part}", self.prefix, client.as_str())
     }
 
+    /// Another key of a client, by its last letter.
+    pub(super) fn part(&self, client: &ClientId, part: char) -> Key {
+        format!("{}:{{{}}}:{part}", self.prefix, client.as_str()).into()
+    }
+
     /// The record of a client. Scripts derive the other keys of the client from it.
     pub(super) fn record(&self, client: &ClientId) -> Key {
         self.of(client, "s").into()

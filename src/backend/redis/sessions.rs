@@ -118,8 +118,8 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
     // Twice: a record that can't be read ends, and then there is none.
     for _ in 0..2 {
         let script = &context.commands.scripts.create;
-        let key = context.keys.record(client);
-        let (reply, copied) = context.commands.change(script, key, arguments.clone()).await?;
+        let keys = context.keys_of(client, "m");
+        let (reply, copied) = context.commands.change(script, keys, arguments.clone()).await?;
         match reply.status {
             3 => return Err(Error::ended()),
             5 => return Ok(Created::Occupied),
@@ -194,7 +194,7 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
         commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
     ];
     let (reply, copied) =
-        context.commands.change(script, context.keys.record(client), arguments).await?;
+        context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
     match reply.status {
         WRITTEN => {
             context.commands.observe(&reply);
@@ -241,7 +241,7 @@ pub(super) async fn touch(
     let mut gen_bytes = Vec::new();
     put_generation(&mut gen_bytes, generation);
     let arguments = vec![context.who(client), bytes(gen_bytes)];
-    let keys = vec![context.keys.record(client)];
+    let keys = context.keys_of(client, "m");
     let reply = context.commands.run(&context.commands.scripts.touch, keys, arguments).await?;
     match reply.status {
         1 => {
@@ -293,7 +293,7 @@ async fn end(
     ];
     let script = &context.commands.scripts.destroy;
     let (reply, copied) =
-        context.commands.change(script, context.keys.record(client), arguments).await?;
+        context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
     match reply.status {
         1 => {
             if let Some(lease) = what.lease {

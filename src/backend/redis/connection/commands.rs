@@ -132,17 +132,18 @@ impl Commands {
     pub(crate) async fn change(
         &self,
         script: &Script,
-        key: Key,
+        keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<(Reply, Result<()>)> {
         let Some(replicated) = &self.replicated else {
-            return Ok((self.run(script, vec![key], arguments).await?, Ok(())));
+            return Ok((self.run(script, keys, arguments).await?, Ok(())));
         };
         let connection = replicated.connection().await?;
         let ran = self.with_retry_at(&connection.client, |client| {
-            let mut parts: Vec<Value> = vec![1_i64.into(), key.clone().into()];
+            let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
+            parts.extend(keys.iter().cloned().map(Value::from));
             parts.extend(arguments.iter().cloned());
-            let (digest, key) = (script.digest.clone().into(), key.clone());
+            let (digest, key) = (script.digest.clone().into(), keys[0].clone());
             async move {
                 let by_digest = [vec![digest], parts.clone()].concat();
                 match replicated.send(&client, "EVALSHA", &key, by_digest).await {

@@ -37,7 +37,7 @@ pub(crate) async fn probe(
         bytes(generation),
         last.map(|last| last.session.as_str().to_owned()).unwrap_or_default().into(),
     ];
-    let keys = vec![context.keys.record(client)];
+    let keys = context.keys_of(client, "m");
     let reply = context.commands.run(&context.commands.scripts.probe, keys, arguments).await?;
     match reply.status {
         1 => {

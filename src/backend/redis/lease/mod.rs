@@ -116,7 +116,7 @@ async fn try_acquire(
         millis(wait).into(),
         client.as_str().into(),
     ];
-    let keys = vec![context.keys.record(client)];
+    let keys = context.keys_of(client, "lq");
     let reply = context.commands.run(&context.commands.scripts.acquire, keys, arguments).await?;
     Ok(match reply.status {
         1 => Answer::Granted(match reply.record(client)? {
@@ -144,7 +144,7 @@ async fn try_acquire(
 }
 
 pub(super) async fn renew(context: &Context, client: &ClientId, lease: LeaseToken) -> Result<bool> {
-    let keys = vec![context.keys.record(client)];
+    let keys = context.keys_of(client, "l");
     let reply = context
         .commands
         .run(&context.commands.scripts.renew, keys, vec![lease.text().into()])
@@ -168,7 +168,7 @@ fn give_back(context: &Arc<Context>, client: &ClientId, token: String) {
     }
     let (context, client) = (context.clone(), *client);
     context.clone().tasks.spawn(async move {
-        let keys = vec![context.keys.record(&client)];
+        let keys = context.keys_of(&client, "lq");
         let arguments: Vec<Value> =
             vec![token.into(), context.instance.as_str().into(), client.as_str().into()];
         if let Err(error) =
