@@ -143,7 +143,7 @@ pub struct Stats {
     pub ended: u64,
     /// Leases granted.
     pub leases: u64,
-    /// Callers that waited for a lease in vain.
+    /// Callers that timed out waiting for a lease.
     pub lease_timeouts: u64,
     /// Handlers that outlived their lease.
     pub leases_lost: u64,

@@ -23,7 +23,8 @@ pub(crate) fn builder(config: Config, timeout: Duration) -> Builder {
             connection.max_command_attempts = 1;
             if clustered {
                 // Redirections are not followed but asked again (`Commands::ask`): the library's
-                // `ASKING` takes the next answer of its connection for its own, whosever it is.
+                // `ASKING` takes the next answer of its connection for its own, even if it belongs
+                // to another command.
                 connection.max_redirections = 0;
             }
             // Answers and announcements must not wait for the acknowledgement of the ones before.
@@ -32,7 +33,7 @@ pub(crate) fn builder(config: Config, timeout: Duration) -> Builder {
             connection.unresponsive =
                 UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout / 2 };
         })
-        // For ever: a node heals by itself.
+        // Without an end: a node recovers by itself.
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 2000, 2));
     builder
 }

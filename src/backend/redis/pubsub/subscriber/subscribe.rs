@@ -36,7 +36,7 @@ impl Subscriber {
         let mut turns = self.context.leader.subscribe();
         self.subscribe().await?;
         if !*turns.borrow_and_update() {
-            // Whoever runs this node is to know, although another one listens now.
+            // The operator of this node is to know, although another one listens now.
             self.switch_keys_on(None).await;
         } else if !self.context.commands.clustered {
             self.take_turn().await;

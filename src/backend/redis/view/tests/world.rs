@@ -145,7 +145,7 @@ impl World {
         Some(self.lives[life].version)
     }
 
-    /// Whoever finds a record gone announces that, once.
+    /// The first that finds a record gone announces that.
     pub(super) fn probe(&mut self, client: usize) -> ProbeOutcome {
         if self.clients[client].live.is_some() {
             return ProbeOutcome::Alive(LEFT);
