@@ -22,7 +22,10 @@ async fn visit(session: Session) -> Result<(), Error> {
 async fn watch(
     State(bridge): State<SessionBridge>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let events = bridge.events().map(|item| {
+    let mut events = bridge.events();
+    // On a node that nobody has listened on for a while it takes a moment until all events arrive.
+    events.ready().await;
+    let events = events.map(|item| {
         let text = match item {
             Ok(SessionEvent::Set(set)) if set.is_new => "a session began".to_owned(),
             Ok(SessionEvent::Set(_)) => "a session changed".to_owned(),

@@ -17,7 +17,7 @@ const FLOOD: &str = "for n = 1, 1000 do local ends = {} \
 fn flood(redis: &Redis, parts: std::ops::Range<usize>) {
     let mut connection = redis.connect();
     for part in parts {
-        let channel = format!("{PREFIX}:ev:0");
+        let channel = format!("{PREFIX}:all:0");
         let sent = connection.call(&["EVAL", FLOOD, "0", &channel, &part.to_string()]).unwrap();
         assert_eq!(sent.to_string(), "1");
     }

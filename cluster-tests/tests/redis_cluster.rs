@@ -65,13 +65,13 @@ fn listens_once(redis: &RedisCluster, primaries: &[usize]) {
         primaries.iter().all(watched).then_some(())
     });
     until("each node hears announcements at one server", HEALS, || {
-        (redis.subscribers("t:ev:0").iter().sum::<usize>() == 3).then_some(())
+        (redis.subscribers("t:all:0").iter().sum::<usize>() == 3).then_some(())
     });
 }
 
 /// The primary on which most nodes hear announcements.
 fn home(redis: &RedisCluster) -> usize {
-    let subscribers = redis.subscribers("t:ev:0");
+    let subscribers = redis.subscribers("t:all:0");
     (0..3).max_by_key(|&at| subscribers[at]).unwrap()
 }
 

@@ -77,7 +77,7 @@ fn sessions_are_shared(url: String, certificates: &Certificates) -> Cluster {
 /// Waits until each of three nodes hears announcements on one of these servers. Then all people are
 /// served, and told of changes.
 fn all_goes_on(servers: &[Redis], people: &[Person]) {
-    let channel = format!("{PREFIX}:ev:0");
+    let channel = format!("{PREFIX}:all:0");
     let hear = |server: &Redis| {
         let answer = server.ask(&["PUBSUB", "NUMSUB", &channel]).unwrap_or_default();
         answer.lines().last().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)

@@ -32,7 +32,9 @@ async fn events(
     State(bridge): State<SessionBridge>,
 ) -> Sse<impl Stream<Item = std::result::Result<Event, Infallible>>> {
     // Subscribed before the answer begins: a client that has read the first line misses no event.
-    let events = bridge.events().map(|item| match item {
+    let mut events = bridge.events();
+    events.ready().await;
+    let events = events.map(|item| match item {
         Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
         Err(missed) => json!({ "event": "lagged", "missed": missed.0 }).to_string(),
     });

@@ -144,8 +144,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends one [`watch`](Self::watch).
     fn unwatch(&self, client: &ClientId);
 
-    /// All that happens from now on, on any node, in the same order per session everywhere.
+    /// All that happens from now on, on any node, in the same order per session everywhere. As far
+    /// as [`listen_to_all`](Self::listen_to_all) says.
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent>;
+
+    /// Whether [`subscribe`](Self::subscribe) brings the events of all clients, or only those of
+    /// [watched](Self::watch) ones (and what concerns no client). At first it brings all. Returns
+    /// once it does so; what is `false` only saves work, and may be ignored. Default: it brings all
+    /// in any case.
+    async fn listen_to_all(&self, _all: bool) -> Result<()> {
+        Ok(())
+    }
 
     /// Sends an event to the subscribers of all nodes, without a change. Never blocks. The provided
     /// `notify_*` methods need it: a backend implements this one or overrides those. Default: the

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
@@ -31,39 +31,79 @@ impl std::error::Error for Lagged {}
 #[derive(Debug)]
 pub(super) struct Publisher {
     /// None after a shutdown, which ends all streams.
-    sender: Mutex<Option<broadcast::Sender<Item>>>,
+    open: Mutex<Option<Open>>,
+    listeners: Arc<watch::Sender<usize>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sender: broadcast::Sender<Item>,
+    /// Whether the backend brings the events of all clients.
+    all: watch::Sender<bool>,
 }
 
 impl Publisher {
     /// A slow listener may fall this many events behind.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { sender: Mutex::new(Some(broadcast::channel(capacity).0)) }
+        let open = Open { sender: broadcast::channel(capacity).0, all: watch::Sender::new(true) };
+        Self { open: Mutex::new(Some(open)), listeners: Arc::default() }
     }
 
-    fn sender(&self) -> MutexGuard<'_, Option<broadcast::Sender<Item>>> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn subscribe(&self) -> SessionEvents {
-        let receiver = match &*self.sender() {
-            Some(sender) => sender.subscribe(),
+        // Counted before it is asked whether all events come: see `audience`.
+        let listener = Listener::new(&self.listeners);
+        let (receiver, all) = match &*self.open() {
+            Some(open) => (open.sender.subscribe(), open.all.subscribe()),
             // An ended stream.
-            None => broadcast::channel(1).1,
+            None => (broadcast::channel(1).1, watch::channel(true).1),
         };
-        SessionEvents { inner: BroadcastStream::new(receiver) }
+        SessionEvents { inner: BroadcastStream::new(receiver), all, _listener: listener }
+    }
+
+    /// The number of streams, and its changes.
+    pub(super) fn listeners(&self) -> watch::Receiver<usize> {
+        self.listeners.subscribe()
+    }
+
+    /// Says whether the backend brings the events of all clients from now on.
+    pub(super) fn set_all(&self, all: bool) {
+        if let Some(open) = &*self.open() {
+            open.all.send_replace(all);
+        }
     }
 
     /// Sends an event, or the news of a gap in them, to all listeners.
     pub(super) fn publish(&self, item: Item) {
-        if let Some(sender) = &*self.sender() {
+        if let Some(open) = &*self.open() {
             // An error says that there is no listener.
-            let _ = sender.send(item);
+            let _ = open.sender.send(item);
         }
     }
 
     /// Ends all streams.
     pub(super) fn close(&self) {
-        drop(self.sender().take());
+        drop(self.open().take());
+    }
+}
+
+/// Counts as a listener as long as it lives.
+#[derive(Debug)]
+struct Listener(Arc<watch::Sender<usize>>);
+
+impl Listener {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -76,9 +116,25 @@ impl Publisher {
 #[derive(Debug)]
 pub struct SessionEvents {
     inner: BroadcastStream<Item>,
+    all: watch::Receiver<bool>,
+    _listener: Listener,
 }
 
 impl SessionEvents {
+    /// Waits until the events of all nodes arrive here.
+    ///
+    /// A node asks Redis for the events of all sessions only while somebody listens to them, so the
+    /// first stream that is opened on a running node begins with a gap of a few milliseconds. What
+    /// happens after this returns is in the stream. It returns at once if other streams are open, within
+    /// five seconds of the start of the bridge or the end of the last stream, and on an embedded
+    /// store; while Redis is away it waits.
+    ///
+    /// Cancel safe.
+    pub async fn ready(&mut self) {
+        // An error says that the bridge has shut down.
+        let _ = self.all.wait_for(|all| *all).await;
+    }
+
     /// The next event; `None` after the bridge has shut down.
     ///
     /// Cancel safe: a dropped call loses no event.

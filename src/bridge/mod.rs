@@ -3,6 +3,7 @@
 mod access;
 mod attach;
 mod attachment;
+mod audience;
 mod authority;
 mod builder;
 mod cleanup;

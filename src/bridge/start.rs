@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audience;
 use super::core::Core;
 use super::dispatch;
 use super::heartbeat;
@@ -21,6 +22,7 @@ pub(super) fn start(backend: Arc<dyn Backend>, options: Options) -> Arc<Core> {
     let core = Arc::new(Core::new(backend, options));
     // Weak: the tasks must not keep alive what ends them.
     core.spawn(dispatch::dispatch_loop(Arc::downgrade(&core), source));
+    core.spawn(audience::follow_audience(Arc::downgrade(&core)));
     core.spawn(heartbeat::heartbeat_loop(Arc::downgrade(&core)));
     core
 }

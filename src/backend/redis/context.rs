@@ -12,6 +12,7 @@ use super::script::argument::bytes;
 use crate::backend::BackendConfig;
 use crate::backend::redis::connection::commands::Commands;
 use crate::backend::redis::lease::waiters::Leases;
+use crate::backend::redis::pubsub::interest::Interest;
 use crate::backend::redis::pubsub::message;
 use crate::backend::redis::view::Input;
 use crate::backend::redis::view::shared::SharedView;
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) commands: Commands,
     /// What this node believes about sessions, and the events that follow from it.
     pub(super) view: SharedView,
+    /// Of whose sessions it is to be told.
+    pub(super) interest: Interest,
     pub(super) leases: Leases,
     /// Whether this node sweeps, and listens to keyspace events.
     pub(super) leader: watch::Sender<bool>,
@@ -52,24 +55,27 @@ impl Context {
         keys
     }
 
-    /// Has the view take over a record that was read or written.
-    pub(super) fn learn(&self, record: &Record) {
-        self.view.apply(Input::Read(record));
+    /// Has the view take over a record that was read or written, if it followed the client when that
+    /// was sent.
+    pub(super) fn learn(&self, record: &Record, followed: bool) {
+        if followed {
+            self.view.apply(Input::Read(record));
+        }
     }
 
     /// Has all nodes compare their sockets' sessions with Redis: what others did to records may
     /// not have been noticed.
     pub(super) async fn request_comparison(&self) {
-        if let Err(error) = self.announce(message::compare()).await {
+        if let Err(error) = self.announce(self.keys.all_nodes(), message::compare()).await {
             tracing::debug!(%error, "nodes could not be asked to compare; their audits will find out");
             self.view.apply(Input::CompareAll);
         }
     }
 
-    pub(super) async fn announce(&self, message: Vec<u8>) -> Result<()> {
+    pub(super) async fn announce(&self, channel: String, message: Vec<u8>) -> Result<()> {
         let message = bytes(message);
         let published = self.commands.with_retry(|redis| {
-            let (channel, message) = (self.keys.announcements(), message.clone());
+            let (channel, message) = (channel.clone(), message.clone());
             async move { redis.publish(channel, message).await }
         });
         published.await.map_err(|e| failed("PUBLISH", e))

@@ -15,7 +15,9 @@ use crate::session::{ClientId, SessionId};
 /// | `P:{sweep}:due` | clients by when to look at their session |
 /// | `P:{sweep}:tombstones` | ends that were announced a page at a time, until their mappings say so |
 /// | `P:{sweep}:leader`, `P:{sweep}:candidates` | the node that sweeps; how many have asked to in this term |
-/// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
+/// | channel `P:c:<database>:<cid>` | announcements of a client's session; channels, other than keys, are those of all databases |
+/// | channel `P:ends:<database>` | ends of sessions, for the node that sweeps and for those that listen to all |
+/// | channel `P:all:<database>` | what concerns all nodes |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
 #[derive(Debug, Clone)]
@@ -60,8 +62,24 @@ impl Keys {
         ["leader", "candidates"].map(|part| format!("{}:{{sweep}}:{part}", self.prefix))
     }
 
-    pub(super) fn announcements(&self) -> String {
-        format!("{}:ev:{}", self.prefix, self.database)
+    /// The channel of a client's session.
+    pub(super) fn announcements(&self, client: &ClientId) -> String {
+        format!("{}:c:{}:{}", self.prefix, self.database, client.as_str())
+    }
+
+    /// The pattern of the channels of all clients. Access rules name it word for word.
+    pub(super) fn all_announcements(&self) -> String {
+        format!("{}:c:{}:*", self.prefix, self.database)
+    }
+
+    /// The channel of all ends.
+    pub(super) fn ends(&self) -> String {
+        format!("{}:ends:{}", self.prefix, self.database)
+    }
+
+    /// The channel of all nodes.
+    pub(super) fn all_nodes(&self) -> String {
+        format!("{}:all:{}", self.prefix, self.database)
     }
 
     pub(super) fn grants_prefix(&self) -> String {

@@ -77,6 +77,7 @@ use expiry::sweeper::Sweeper;
 use expiry::timer::Timer;
 use keys::Keys;
 use lease::waiters::Leases;
+use pubsub::interest::Interest;
 use pubsub::subscriber::Subscriber;
 use reconcile::Reconciler;
 use registry::Registry;
@@ -134,6 +135,7 @@ impl RedisBackend {
                 timeout: redis.timeout,
             },
             view,
+            interest: Interest::new(true),
             leases: Leases::default(),
             leader: watch::Sender::new(false),
             hints,
@@ -254,7 +256,7 @@ impl RedisBackend {
 async fn publish(context: Arc<Context>, mut queue: mpsc::Receiver<u64>) {
     while let Some(cleared) = queue.recv().await {
         let text = pubsub::message::cleanup(cleared, &context.config.node);
-        if let Err(error) = context.announce(text).await {
+        if let Err(error) = context.announce(context.keys.all_nodes(), text).await {
             tracing::warn!(%error, "a cleanup could not be told");
         }
     }
@@ -351,9 +353,14 @@ impl Backend for RedisBackend {
 
     async fn watch(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        let view = &self.context.view;
+        let Context { view, interest, commands, .. } = &*self.context;
+        let batch = interest.join(client);
         view.apply(Input::Watched(*client));
-        let undo = Undo::new(|| view.apply(Input::Unwatched(*client)));
+        let undo = Undo::new(|| self.unwatch(client));
+        // A new connection is subscribed to all clients, and they are compared.
+        if self.listener.is_connected() {
+            interest.done_within(batch, commands.timeout).await;
+        }
         let record = sessions::client_record(&self.context, client).await?;
         view.apply(Input::FirstRead(*client, record.as_ref()));
         undo.finished();
@@ -362,6 +369,16 @@ impl Backend for RedisBackend {
 
     fn unwatch(&self, client: &ClientId) {
         self.context.view.apply(Input::Unwatched(*client));
+        self.context.interest.leave(client);
+    }
+
+    async fn listen_to_all(&self, all: bool) -> Result<()> {
+        self.open()?;
+        let batch = self.context.interest.set_all(all);
+        tokio::select! {
+            () = self.context.interest.done(batch) => Ok(()),
+            () = self.closing.cancelled() => Err(closed()),
+        }
     }
 
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent> {
@@ -412,7 +429,9 @@ impl Backend for RedisBackend {
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {
         let context = &self.context;
-        context.view.sizes().into_iter().chain(context.leases.sizes()).collect()
+        let subscribed = [("subscribed", context.interest.len())];
+        let tables = context.view.sizes().into_iter().chain(context.leases.sizes());
+        tables.chain(subscribed).collect()
     }
 
     async fn shutdown(&self) {

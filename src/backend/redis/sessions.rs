@@ -24,20 +24,29 @@ const OVER: i64 = 6;
 // ---- reading -------------------------------------------------------------------------
 
 pub(super) async fn client_record(context: &Context, client: &ClientId) -> Result<Option<Record>> {
+    let followed = context.view.follows(client);
     let stored = context.commands.stored(context.keys.record(client)).await?;
     if stored.is_null() {
-        context.view.apply(Input::Missing(*client));
+        if followed {
+            context.view.apply(Input::Missing(*client));
+        }
         return Ok(None);
     }
     let stored = stored.as_bytes().unwrap_or_default();
-    live(context, client, record::read(client, stored, context.commands.clock.now())).await
+    let stored = record::read(client, stored, context.commands.clock.now());
+    live(context, client, stored, followed).await
 }
 
 /// Ends a record that can't be read: one bad record must not fail again and again.
-async fn live(context: &Context, client: &ClientId, stored: Stored) -> Result<Option<Record>> {
+async fn live(
+    context: &Context,
+    client: &ClientId,
+    stored: Stored,
+    followed: bool,
+) -> Result<Option<Record>> {
     match stored {
         Stored::Live(record) => {
-            context.learn(&record);
+            context.learn(&record, followed);
             Ok(Some(record))
         }
         Stored::Overdue => {
@@ -107,6 +116,7 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
     let mode = create.max_age.validate()?;
     let data = create.data.encode(context.config.max_payload)?;
     let client = &create.client;
+    let followed = context.view.follows(client);
     let mut request = Vec::with_capacity(80);
     put_generation(&mut request, Generation::random());
     request.extend_from_slice(SessionId::generate().as_str().as_bytes());
@@ -128,14 +138,15 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
         match reply.status {
             1 => {
                 let record = reply.record_of(client, create.data.clone())?;
-                context.learn(&record);
+                context.learn(&record, followed);
                 let look = Hint::Look(*client, record.remaining, Only::Always);
                 hints::set(context, pointer(&record, &reply).chain([look]), copied.is_ok()).await;
                 copied?;
                 return Ok(Created::New(record));
             }
             2 => {
-                if let Some(record) = live(context, client, reply.record(client)?).await? {
+                if let Some(record) = live(context, client, reply.record(client)?, followed).await?
+                {
                     return Ok(Created::Exists(record));
                 }
             }
@@ -168,6 +179,7 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
     let mode = commit.max_age.validate()?;
     let data = commit.data.encode(context.config.max_payload)?;
     let client = &commit.client;
+    let followed = context.view.follows(client);
     let released = commit.lease.filter(|_| commit.release);
     let mut request = Vec::with_capacity(128);
     put_generation(&mut request, commit.generation);
@@ -202,7 +214,7 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
                 context.leases.done(client, lease, context.config.lease_duration);
             }
             let record = reply.record_of(client, commit.data)?;
-            context.learn(&record);
+            context.learn(&record, followed);
             // It may end earlier than the schedule says.
             let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
                 *client,
@@ -215,12 +227,14 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
             copied?;
             Ok(Committed::Written(record))
         }
-        OTHER => Ok(match live(context, client, reply.record(client)?).await? {
+        OTHER => Ok(match live(context, client, reply.record(client)?, followed).await? {
             Some(record) if record.generation == commit.generation => Committed::Conflict(record),
             _ => Committed::Ended,
         }),
         MISSING => {
-            context.view.apply(Input::Missing(*client));
+            if followed {
+                context.view.apply(Input::Missing(*client));
+            }
             Ok(Committed::Ended)
         }
         LEASE_LOST => Ok(Committed::LeaseLost),
@@ -238,6 +252,7 @@ pub(super) async fn touch(
     client: &ClientId,
     generation: Generation,
 ) -> Result<Option<Record>> {
+    let followed = context.view.follows(client);
     let mut gen_bytes = Vec::new();
     put_generation(&mut gen_bytes, generation);
     let arguments = vec![context.who(client), bytes(gen_bytes)];
@@ -246,7 +261,7 @@ pub(super) async fn touch(
     match reply.status {
         1 => {
             context.commands.observe(&reply);
-            let record = live(context, client, reply.record(client)?).await?;
+            let record = live(context, client, reply.record(client)?, followed).await?;
             if let Some(record) = &record {
                 hints::set(context, pointer(record, &reply), false).await;
             }

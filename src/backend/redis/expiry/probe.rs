@@ -134,7 +134,8 @@ impl Prober {
     async fn probe_and_announce(&self, client: &ClientId, reason: DestroyReason) -> Result<()> {
         let outcome = probe_and_clean(&self.context, client, reason).await?;
         if outcome == ProbeOutcome::Unknown {
-            self.context.announce(message::look(client, reason)).await?;
+            let channel = self.context.keys.announcements(client);
+            self.context.announce(channel, message::look(client, reason)).await?;
         }
         Ok(())
     }

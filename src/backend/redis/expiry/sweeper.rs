@@ -171,7 +171,8 @@ impl Sweeper {
             }
         }
         while !self.context.commands.clustered && self.tidy_page().await? {}
-        self.context.announce(message::cleanup(cleared, &self.context.config.node)).await?;
+        let Context { keys, config, .. } = &*self.context;
+        self.context.announce(keys.all_nodes(), message::cleanup(cleared, &config.node)).await?;
         Ok(cleared)
     }
 

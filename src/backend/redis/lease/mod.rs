@@ -116,13 +116,14 @@ async fn try_acquire(
         millis(wait).into(),
         client.as_str().into(),
     ];
+    let followed = context.view.follows(client);
     let keys = context.keys_of(client, "lq");
     let reply = context.commands.run(&context.commands.scripts.acquire, keys, arguments).await?;
     Ok(match reply.status {
         1 => Answer::Granted(match reply.record(client)? {
             Stored::Live(record) => {
                 context.commands.observe(&reply);
-                context.learn(&record);
+                context.learn(&record, followed);
                 Some(record)
             }
             // Reading it again ends it.

@@ -120,7 +120,7 @@ fn constants(config: &BackendConfig, database: u8, clustered: bool, first_key: F
     if behind_prefix > 0 {
         let _ = writeln!(text, "local P = string.sub(KEYS[1], 1, -{})", behind_prefix + 1);
     }
-    let _ = writeln!(text, "local CHANNEL = ':ev:{database}'");
+    let _ = writeln!(text, "local CLIENT, ENDS = ':c:{database}:', ':ends:{database}'");
     for (name, value) in [
         ("GRACE", GRACE),
         ("LEASE", config.lease_duration),

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use super::probes::ProbeOutcome;
+use super::step::Step;
 use crate::backend::BackendEvent;
 use crate::backend::redis::pubsub::message::Announcement;
 use crate::session::{ClientId, DestroyReason, Record, SessionId};
-
-/// A point in the sequence of inputs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Step(pub(super) u64);
 
 /// What the view is notified of.
 #[derive(Debug)]

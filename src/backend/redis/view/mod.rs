@@ -26,7 +26,8 @@
 //!         ----- Redis has it: a failover -----------> known, and emitted as a change
 //! ```
 //!
-//! Only clients with a socket on this node are tracked; of others only ends are remembered.
+//! Only clients with a socket on this node are tracked. Of others it may be told nothing, or ends alone; those
+//! are remembered.
 //!
 //! *Which of two sessions is newer.* Announcements are ordered, answers are not. An end is final: its
 //! tombstone refuses all that was read or announced before. A read may be ahead of the announcements;
@@ -41,6 +42,7 @@ mod comparison;
 mod input;
 mod probes;
 pub(crate) mod shared;
+mod step;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -59,8 +61,9 @@ use tombstones::Tombstones;
 use tracked::State;
 use tracker::Tracker;
 
-pub(crate) use input::{Actions, Comparison, Input, Step};
+pub(crate) use input::{Actions, Comparison, Input};
 pub(crate) use probes::{DueProbes, ProbeOutcome};
+pub(crate) use step::Step;
 pub(crate) use suspects::Suspects;
 pub(crate) use tracked::SessionVersion;
 
@@ -102,7 +105,7 @@ impl View {
             Input::Missing(client) => {
                 // Its end was missed, or nobody has announced it.
                 if self.tracker.known(&client).is_some() {
-                    self.probes.add(now, &client, DestroyReason::Expired);
+                    self.probes.add((now, self.step), &client, DestroyReason::Expired);
                 }
             }
             Input::Watched(client) => self.tracker.add(&client, self.step),
@@ -113,7 +116,7 @@ impl View {
             Input::KeyspaceEvent(client, reason) => self.keyspace_event(now, &client, reason),
             Input::ProbeRequested(client, reason) => {
                 if self.tracker.has_sessions(&client) {
-                    self.probes.add(now, &client, reason);
+                    self.probes.add((now, self.step), &client, reason);
                 }
             }
             Input::Probed(client, outcome) => self.probed(now, &client, outcome, &mut actions),
@@ -166,7 +169,9 @@ impl View {
             (SessionEvent::Destroy(end), Some(generation)) => {
                 let client = end.client_id;
                 let is_last = self.tracker.on_end(&client, generation, self.step);
-                if !self.tombstones.add(&client, generation) {
+                // What is to be probed was noticed before, and there is nothing more to come.
+                let awaits = end.reason != DestroyReason::Expired && !self.probes.has(&client);
+                if !self.tombstones.add((now, self.step), &client, generation, awaits) {
                     return;
                 }
                 if !is_last {
@@ -204,16 +209,17 @@ impl View {
     }
 
     fn keyspace_event(&mut self, now: Instant, client: &ClientId, reason: DestroyReason) {
-        let Self { tombstones, probes, .. } = self;
-        // Announced by the script that did it.
-        if tombstones.is_over(client) {
-            return;
-        }
+        let Self { tombstones, probes, step, .. } = self;
+        let at = (now, *step);
         match reason {
+            DestroyReason::Expired if tombstones.is_just_over(now, client) => {}
             DestroyReason::Expired => {
-                probes.add_expired(now, client, |client| tombstones.is_over(client));
+                let is_over = |client: &ClientId, since| tombstones.is_over_since(client, since);
+                probes.add_expired(at, client, is_over);
             }
-            reason => probes.add(now, client, reason),
+            // Announced by the script that did it.
+            _ if tombstones.take_event(now, client) => {}
+            reason => probes.add(at, client, reason),
         }
     }
 
@@ -243,7 +249,7 @@ impl View {
         }
         let current = record.map(|record| record.generation);
         for (generation, id) in self.tracker.take_others(client, current, *announced, self.step) {
-            if self.tombstones.add(client, generation) {
+            if self.tombstones.add((now, self.step), client, generation, false) {
                 actions.emit.push(missed_end(&self.node, client, (generation, id), *record));
             }
         }
@@ -286,7 +292,7 @@ impl View {
     /// Takes those probes.
     pub(crate) fn take_probes(&mut self, now: Instant) -> DueProbes {
         let Self { tombstones, probes, .. } = self;
-        probes.take(now, |client| tombstones.is_over(client))
+        probes.take(now, |client, since| tombstones.is_over_since(client, since))
     }
 
     /// Takes the clients that are to be compared.
@@ -310,6 +316,12 @@ impl View {
     /// of it in Redis.
     pub(crate) fn last_session(&self, client: &ClientId) -> Option<SessionVersion> {
         self.tracker.last(client)
+    }
+
+    /// Whether announcements of this client arrive, since before its first socket began: else what was
+    /// read before may be of a session whose end nobody told this node.
+    pub(crate) fn follows(&self, client: &ClientId) -> bool {
+        self.tracker.changed(client).is_some()
     }
 
     /// Whether a record that was asked for at `since` differs from what is known.

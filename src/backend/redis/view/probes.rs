@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::step::Step;
 use crate::session::{ClientId, DestroyReason, SessionId};
 
 /// Probes wait this long, for most ends turn out to be announced by then.
@@ -40,21 +41,26 @@ pub(crate) struct DueProbes {
 /// Probes that wait.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    soon: HashMap<ClientId, DestroyReason>,
+    soon: HashMap<ClientId, (DestroyReason, Step)>,
     soon_at: Option<Instant>,
     /// Sessions of which Redis said that they expired, and when to probe them.
-    expired: VecDeque<(Instant, ClientId)>,
+    expired: VecDeque<(Instant, ClientId, Step)>,
     overflown: bool,
 }
 
 impl Probes {
     /// Has a client probed soon.
-    pub(super) fn add(&mut self, now: Instant, client: &ClientId, reason: DestroyReason) {
+    pub(super) fn add(
+        &mut self,
+        (now, step): (Instant, Step),
+        client: &ClientId,
+        reason: DestroyReason,
+    ) {
         self.soon_at.get_or_insert(now + SETTLE);
         if self.soon.len() >= LIMIT && !self.soon.contains_key(client) {
             self.overflown = true;
         } else {
-            self.soon.entry(*client).or_insert(reason);
+            self.soon.entry(*client).or_insert((reason, step));
         }
     }
 
@@ -62,14 +68,19 @@ impl Probes {
     /// later end only.
     pub(super) fn add_expired(
         &mut self,
-        now: Instant,
+        (now, step): (Instant, Step),
         client: &ClientId,
-        is_over: impl Fn(&ClientId) -> bool,
+        is_over: impl Fn(&ClientId, Step) -> bool,
     ) {
-        while self.expired.pop_front_if(|(_, first)| is_over(first)).is_some() {}
+        while self.expired.pop_front_if(|(_, first, since)| is_over(first, *since)).is_some() {}
         if self.expired.len() < EXPIRED_LIMIT {
-            self.expired.push_back((now + EXPIRED_AFTER, *client));
+            self.expired.push_back((now + EXPIRED_AFTER, *client, step));
         }
+    }
+
+    /// Whether a client is to be probed soon.
+    pub(super) fn has(&self, client: &ClientId) -> bool {
+        self.soon.contains_key(client)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,21 +89,26 @@ impl Probes {
 
     /// When the first is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        let expired = self.expired.front().map(|(at, _)| *at);
+        let expired = self.expired.front().map(|(at, ..)| *at);
         self.soon_at.into_iter().chain(expired).min()
     }
 
-    /// Takes what is due, unless it is over by now.
-    pub(super) fn take(&mut self, now: Instant, is_over: impl Fn(&ClientId) -> bool) -> DueProbes {
+    /// Takes what is due, unless its end was announced since.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        is_over: impl Fn(&ClientId, Step) -> bool,
+    ) -> DueProbes {
         let mut due = HashMap::new();
         if self.soon_at.is_some_and(|at| at <= now) {
             self.soon_at = None;
             due = std::mem::take(&mut self.soon);
         }
-        while let Some((_, client)) = self.expired.pop_front_if(|(at, _)| *at <= now) {
-            due.entry(client).or_insert(DestroyReason::Expired);
+        while let Some((_, client, step)) = self.expired.pop_front_if(|(at, ..)| *at <= now) {
+            due.entry(client).or_insert((DestroyReason::Expired, step));
         }
-        let probes = due.into_iter().filter(|(client, _)| !is_over(client)).collect();
+        let due = due.into_iter().filter(|(client, (_, step))| !is_over(client, *step));
+        let probes = due.map(|(client, (reason, _))| (client, reason)).collect();
         DueProbes { probes, overflown: std::mem::take(&mut self.overflown) }
     }
 }
@@ -102,7 +118,7 @@ mod tests {
     use super::*;
 
     fn ready(probes: &mut Probes, now: Instant, over: &[ClientId]) -> Vec<ClientId> {
-        let due = probes.take(now, |client| over.contains(client));
+        let due = probes.take(now, |client, _| over.contains(client));
         due.probes.into_iter().map(|(client, _)| client).collect()
     }
 
@@ -111,7 +127,7 @@ mod tests {
         let (mut probes, now) = (Probes::default(), Instant::now());
         let (one, two) = (ClientId::generate(), ClientId::generate());
         for client in [&one, &two, &one] {
-            probes.add(now, client, DestroyReason::External);
+            probes.add((now, Step(1)), client, DestroyReason::External);
         }
         assert!(ready(&mut probes, now, &[]).is_empty());
         assert_eq!(probes.next(), Some(now + SETTLE));
@@ -123,8 +139,8 @@ mod tests {
     fn the_sweep_has_a_second_to_announce_what_expired() {
         let (mut probes, now) = (Probes::default(), Instant::now());
         let (one, two) = (ClientId::generate(), ClientId::generate());
-        probes.add_expired(now, &one, |_| false);
-        probes.add_expired(now, &two, |client| *client == one);
+        probes.add_expired((now, Step(1)), &one, |_, _| false);
+        probes.add_expired((now, Step(2)), &two, |client, _| *client == one);
         assert_eq!(probes.len(), 1);
         assert!(ready(&mut probes, now + SETTLE, &[]).is_empty());
         assert_eq!(ready(&mut probes, now + EXPIRED_AFTER, &[]), [two]);
@@ -133,9 +149,10 @@ mod tests {
     #[test]
     fn too_many_probes_ask_for_a_comparison() {
         let (mut probes, now) = (Probes::default(), Instant::now());
-        (0..=LIMIT).for_each(|_| probes.add(now, &ClientId::generate(), DestroyReason::Evicted));
+        let at = (now, Step(1));
+        (0..=LIMIT).for_each(|_| probes.add(at, &ClientId::generate(), DestroyReason::Evicted));
         assert_eq!(probes.len(), LIMIT);
-        assert!(probes.take(now + SETTLE, |_| false).overflown);
-        assert!(!probes.take(now + SETTLE, |_| false).overflown);
+        assert!(probes.take(now + SETTLE, |_, _| false).overflown);
+        assert!(!probes.take(now + SETTLE, |_, _| false).overflown);
     }
 }

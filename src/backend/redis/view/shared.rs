@@ -1,6 +1,7 @@
 //! The view as the tasks of this node share it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::session::{ClientId, NodeId, Record};
 #[derive(Debug)]
 pub(crate) struct SharedView {
     view: Mutex<View>,
+    followed: Followed,
     events: broadcast::Sender<BackendEvent>,
     timer: Notify,
     probes: Notify,
@@ -25,6 +27,7 @@ impl SharedView {
         let (events, _) = broadcast::channel(event_capacity);
         Self {
             view: Mutex::new(View::new(node)),
+            followed: Followed::default(),
             events,
             timer: Notify::new(),
             probes: Notify::new(),
@@ -46,7 +49,14 @@ impl SharedView {
         let mut view = self.lock();
         let now = Instant::now();
         for input in inputs {
+            let concerned = match &input {
+                Input::FirstRead(client, _) | Input::Unwatched(client) => Some(*client),
+                _ => None,
+            };
             let Actions { emit, probe, reconcile, timer } = view.apply(now, input);
+            if let Some(client) = concerned {
+                self.followed.set(&client, view.follows(&client));
+            }
             for event in emit {
                 // An error says that nobody listens.
                 let _ = self.events.send(event);
@@ -59,6 +69,12 @@ impl SharedView {
                 }
             }
         }
+    }
+
+    /// Whether a record of this client that is read from now on is to be applied. Most clients have no
+    /// socket here: their reads and writes take no lock that others take.
+    pub(crate) fn follows(&self, client: &ClientId) -> bool {
+        self.followed.contains(client)
     }
 
     /// All events from now on.
@@ -134,6 +150,29 @@ impl SharedView {
 
     pub(crate) fn sizes(&self) -> [(&'static str, usize); 2] {
         self.lock().sizes()
+    }
+}
+
+/// The clients that the view [follows](View::follows), by the last character of their id.
+#[derive(Debug, Default)]
+struct Followed([RwLock<HashSet<ClientId>>; 16]);
+
+impl Followed {
+    fn shard(&self, client: &ClientId) -> &RwLock<HashSet<ClientId>> {
+        let last = client.as_str().bytes().last().unwrap_or_default();
+        &self.0[usize::from(last % 16)]
+    }
+
+    fn contains(&self, client: &ClientId) -> bool {
+        self.shard(client).read().unwrap_or_else(PoisonError::into_inner).contains(client)
+    }
+
+    fn set(&self, client: &ClientId, follows: bool) {
+        let mut clients = self.shard(client).write().unwrap_or_else(PoisonError::into_inner);
+        match follows {
+            true => clients.insert(*client),
+            false => clients.remove(client),
+        };
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::input::Step;
+use super::step::Step;
 use crate::backend::SessionSnapshot;
 use crate::session::{ClientId, Generation, Record, SessionId};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::input::Step;
+use super::step::Step;
 use super::tracked::{Session, SessionVersion, Source, State, Tracked, Verdict};
 use crate::backend::SessionSnapshot;
 use crate::session::{ClientId, Generation, Record, SessionId};

@@ -59,6 +59,8 @@ impl Subscriber {
             topology.works = true;
             topology.unresponsive = None;
             news.announcements = true;
+        } else {
+            self.update(Some(&home)).await?;
         }
         topology.watched.retain(|server| servers.contains(server));
         let sweeps = self.context.is_leader();
@@ -120,6 +122,7 @@ impl Subscriber {
                 },
                 // Whose turn it is to listen to what Redis says of records.
                 _ = turns.changed() => {}
+                () = self.context.interest.changed() => {}
                 _ = looks.tick() => {
                     tick += 1;
                     if tick % ASK == 0 {

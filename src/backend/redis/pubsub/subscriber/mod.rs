@@ -1,16 +1,19 @@
 //! One connection that only listens: announcements, granted leases, and what Redis itself says of
 //! keys.
 
+mod clients;
 mod cluster;
 mod subscribe;
 mod topology;
+mod wider;
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::{KeyspaceEvent, Message as PubSubMessage};
+use fred::types::{KeyspaceEvent, Message as PubSubMessage, MessageKind};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
@@ -21,6 +24,7 @@ use crate::backend::redis::pubsub::message::{self, Message};
 use crate::backend::redis::view::Input;
 use crate::session::DestroyReason;
 use topology::Topology;
+use wider::Wider;
 
 /// How often listeners of this node may run first when they fall behind.
 const YIELDS: u32 = 256;
@@ -29,12 +33,16 @@ const YIELDS: u32 = 256;
 /// command in the queue, and would be taken for data.
 pub(crate) struct Subscriber {
     pub(crate) client: Client,
+    /// How the names of channels begin on which leases are granted.
+    grants: String,
     pub(crate) context: Arc<Context>,
     pub(crate) keyspace: KeyspaceEvents,
     /// How long an answer may take.
     pub(crate) timeout: Duration,
     /// What is subscribed in a cluster by now.
     pub(crate) topology: tokio::sync::Mutex<Topology>,
+    /// What is subscribed beside clients with sockets here.
+    pub(crate) wider: Mutex<Wider>,
     /// Whether it was logged that Redis can't be asked for keyspace notifications.
     pub(crate) warned: AtomicBool,
 }
@@ -53,7 +61,9 @@ impl Subscriber {
         timeout: Duration,
     ) -> Self {
         let topology = tokio::sync::Mutex::default();
-        Self { client, context, keyspace, timeout, topology, warned: AtomicBool::new(false) }
+        let (wider, warned) = (Mutex::default(), AtomicBool::new(false));
+        let grants = context.keys.grants_prefix();
+        Self { client, grants, context, keyspace, timeout, topology, wider, warned }
     }
 
     pub(crate) fn receivers(&self) -> Receivers {
@@ -63,11 +73,12 @@ impl Subscriber {
     /// Takes what arrives, until the client is closed.
     pub(crate) async fn listen(self: Arc<Self>, receivers: Receivers) {
         let Receivers { mut messages, mut keyspace } = receivers;
+        let mut last = None;
         loop {
             tokio::select! {
                 biased;
                 message = messages.recv() => match message {
-                    Ok(message) => self.on_message(&message).await,
+                    Ok(message) => self.on_message(message, &mut last).await,
                     Err(RecvError::Lagged(count)) => self.on_lag(count),
                     Err(RecvError::Closed) => return,
                 },
@@ -77,7 +88,7 @@ impl Subscriber {
                         // that is here comes first.
                         loop {
                             match messages.try_recv() {
-                                Ok(message) => self.on_message(&message).await,
+                                Ok(message) => self.on_message(message, &mut last).await,
                                 Err(TryRecvError::Lagged(count)) => self.on_lag(count),
                                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                             }
@@ -96,11 +107,25 @@ impl Subscriber {
         self.context.view.apply(Input::Gap);
     }
 
-    async fn on_message(&self, message: &PubSubMessage) {
-        if *message.channel == self.context.keys.announcements() {
-            self.on_announcement(message.value.as_bytes().unwrap_or_default()).await;
-        } else {
+    /// `last` is the message before, if it came by a channel's own subscription.
+    async fn on_message(&self, message: PubSubMessage, last: &mut Option<PubSubMessage>) {
+        if message.channel.starts_with(&self.grants) {
             lease::granted(&self.context, &message.value.as_bytes_str().unwrap_or_default());
+            return;
+        }
+        // A connection that is subscribed to a channel and to a pattern gets a message by both, one
+        // right after the other.
+        let before = last.take();
+        if message.kind == MessageKind::PMessage
+            && before.is_some_and(|before| {
+                before.channel == message.channel && before.value == message.value
+            })
+        {
+            return;
+        }
+        self.on_announcement(message.value.as_bytes().unwrap_or_default()).await;
+        if message.kind == MessageKind::Message {
+            *last = Some(message);
         }
     }
 

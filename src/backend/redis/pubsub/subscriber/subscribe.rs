@@ -80,12 +80,22 @@ impl Subscriber {
                 }
                 _ = turns.changed() => {
                     if *turns.borrow_and_update() {
+                        self.update_or_retry().await;
                         self.take_turn().await;
                     } else {
                         self.leave_keys(None).await;
+                        self.update_or_retry().await;
                     }
                 }
+                () = self.context.interest.changed() => self.update_or_retry().await,
             }
+        }
+    }
+
+    async fn update_or_retry(&self) {
+        if let Err(error) = self.update(None).await {
+            tracing::debug!(%error, "subscribing to clients failed; trying on");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -102,36 +112,51 @@ impl Subscriber {
     pub(crate) async fn leave_keys(&self, server: Option<&Server>) -> bool {
         let ears = at(&self.client, server);
         let left = ears.punsubscribe(self.context.keys.witnesses()).await;
-        left.is_ok() && self.says(server, " psub=0 ").await
+        left.is_ok() && self.patterns(server).await == Some(self.other_patterns(server))
     }
 
-    /// Ends the subscription to announcements on this server of a cluster: they are received on
+    /// Ends all subscriptions to announcements on this server of a cluster: they are received on
     /// another one, and would come twice. `false` if it can't.
     pub(crate) async fn leave_announcements(&self, server: &Server) -> bool {
-        let left = at(&self.client, Some(server)).unsubscribe(self.channels()).await;
-        left.is_ok() && self.says(Some(server), " sub=0 ").await
+        let redis = at(&self.client, Some(server));
+        let left = async {
+            redis.unsubscribe(()).await?;
+            redis.punsubscribe(self.context.keys.all_announcements()).await
+        };
+        left.await.is_ok()
+            && self.says_of_itself(Some(server), "sub").await == Some(0)
+            && self.patterns(Some(server)).await.is_some_and(|patterns| patterns <= 1)
     }
 
-    /// Whether the connection says this of itself: an `Ok` of a subscription, or of its end, says
-    /// only that it was written.
-    async fn says(&self, server: Option<&Server>, what: &str) -> bool {
-        let info = at(&self.client, server).client_info::<String>().await;
-        info.is_ok_and(|info| info.contains(what))
+    /// The patterns that a connection is subscribed to.
+    async fn patterns(&self, server: Option<&Server>) -> Option<usize> {
+        self.says_of_itself(server, "psub").await
     }
 
-    /// Announcements, and this node's grants.
-    fn channels(&self) -> Vec<String> {
-        let keys = &self.context.keys;
-        vec![keys.announcements(), keys.grants(&self.context.instance)]
+    /// How many of them are not for keyspace notifications.
+    fn other_patterns(&self, server: Option<&Server>) -> usize {
+        let wider = self.wider();
+        usize::from(wider.all && (server.is_none() || wider.home.as_ref() == server))
     }
 
-    /// Subscribes to announcements and to this node's grants, and waits until a message really
-    /// comes.
+    /// What the connection says of itself: an `Ok` of a subscription, or of its end, says only that
+    /// it was written.
+    async fn says_of_itself(&self, server: Option<&Server>, what: &str) -> Option<usize> {
+        let info = at(&self.client, server).client_info::<String>().await.ok()?;
+        let mut fields = info.split_whitespace().filter_map(|field| field.split_once('='));
+        fields.find(|(name, _)| *name == what)?.1.parse().ok()
+    }
+
+    /// Subscribes to what concerns all nodes and to this node's grants, and waits until a message
+    /// really comes; then to clients.
     pub(crate) async fn subscribe_at(&self, server: Option<&Server>) -> Result<()> {
-        let subscribed = at(&self.client, server).subscribe(self.channels()).await;
+        let keys = &self.context.keys;
+        let channels = vec![keys.all_nodes(), keys.grants(&self.context.instance)];
+        let subscribed = at(&self.client, server).subscribe(channels).await;
         subscribed.map_err(|e| failed("SUBSCRIBE", e))?;
         if self.delivers(TRIES).await? {
-            return Ok(());
+            self.forget_subscriptions();
+            return self.update(server).await;
         }
         Err(Error::new(
             ErrorKind::Unavailable,
@@ -204,10 +229,10 @@ impl Subscriber {
         let watched = async {
             ears.psubscribe(pattern.as_str()).await?;
             // The connection itself has to say so, see above.
-            ears.client_info::<String>().await
+            Ok::<_, fred::error::Error>(self.patterns(server).await)
         };
         match watched.await {
-            Ok(info) if info.contains("psub=0") => {
+            Ok(Some(patterns)) if patterns <= self.other_patterns(server) => {
                 tracing::warn!(
                     pattern,
                     "Redis did not take the subscription to keyspace notifications"

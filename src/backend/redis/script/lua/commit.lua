@@ -6,6 +6,7 @@
 -- Returns {1, now, header, 1 if pointer and mapping were renewed} (done), {2, now, record} (another
 -- version or generation), {3} (no record), {4} (lease lost), {6} (its cap is reached, or it is over).
 local s, who, request, token = KEYS[1], ARGV[1], ARGV[2], ARGV[4]
+local cid = string.sub(who, 1, 24)
 local raw = redis.pcall('GETRANGE', s, 0, 476)
 if token ~= '' and redis.pcall('GET', string.sub(s, 1, -2) .. 'l') ~= token then
   return { 4 }
@@ -56,9 +57,8 @@ if moves then
 else
   redis.call('SET', s, record .. ARGV[3], 'KEEPTTL')
 end
-redis.call('PUBLISH', P .. CHANNEL, 'S\0' .. who .. struct.pack('>I6', t) .. header)
+redis.call('PUBLISH', P .. CLIENT .. cid, 'S\0' .. who .. struct.pack('>I6', t) .. header)
 if hints or other_age or release == 1 then
-  local cid = string.sub(who, 1, 24)
   if hints then
     set_hints(s, cid, string.sub(raw, 3, 9), string.sub(raw, 15, 57), ttl)
   end

@@ -4,6 +4,22 @@
 -- limit, instance, term ms.
 -- Returns {1, ms to the next entry or -1, number probed, number ended and announced} or {0, ms until
 -- to ask again, for another node sweeps}.
+-- Announces a page of expired sessions: to nodes with sockets of a client one by one, and the page to
+-- those that hear of all ends. `ends`: client, gen and sid of each.
+local function publish_ends(node, ends)
+  local channels = {}
+  for i, over in ipairs(ends) do
+    channels[i] = P .. CLIENT .. string.sub(over, 1, 24)
+  end
+  local counts = redis.call('PUBSUB', 'NUMSUB', unpack(channels))
+  for i, over in ipairs(ends) do
+    if tonumber(counts[2 * i]) > 0 then
+      redis.call('PUBLISH', channels[i], 'D' .. string.char(1) .. string.sub(over, 1, 24) .. node .. string.sub(over, 25))
+    end
+  end
+  redis.call('PUBLISH', P .. ENDS, 'E' .. string.char(1) .. node .. table.concat(ends))
+end
+
 local due, tombstones = KEYS[1], KEYS[2]
 local node, limit = ARGV[1], ARGV[2]
 -- Changes nothing, and takes no memory: ending sessions has to work while Redis is full.
@@ -56,7 +72,7 @@ if count > 0 then
     end
   end
   if #ends > 0 then
-    redis.call('PUBLISH', P .. CHANNEL, 'E' .. string.char(1) .. node .. table.concat(ends))
+    publish_ends(node, ends)
     -- To mark each mapping takes longer than all the rest: that is left to `flush_tombstones`.
     redis.call('SADD', tombstones, unpack(ends))
     extend_ttl(tombstones, GRACE)

@@ -61,7 +61,7 @@ impl World {
             if life.back {
                 continue;
             }
-            if life.ended && (life.seen || !self.lost) {
+            if life.ended && (life.seen || (life.end_told && !self.lost)) {
                 assert!(life.end_emitted, "an end was not emitted: {life:?}");
             }
             if client.left || client.watchers == 0 {

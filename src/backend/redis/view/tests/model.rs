@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{CLIENTS, Event, World};
+use super::world::{CLIENTS, Event, Receives, World};
 use crate::backend::redis::view::Input;
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -31,8 +31,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..80)
 }
 
-fn run(events: &[Event]) {
-    let mut world = World::new();
+fn run(receives: Receives, events: &[Event]) {
+    let mut world = World::new(receives);
     for event in events {
         world.step(*event);
     }
@@ -60,8 +60,9 @@ proptest! {
 
     #[test]
     fn each_change_and_each_end_is_emitted_once_in_order_and_nothing_that_ended_stays_known(
+        receives in prop_oneof![Just(Receives::Nothing), Just(Receives::Ends), Just(Receives::All)],
         events in events(),
     ) {
-        run(&events);
+        run(receives, &events);
     }
 }

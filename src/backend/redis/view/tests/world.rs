@@ -1,7 +1,7 @@
 //! The model: Redis with a few clients, and one node.
 //!
 //! Redis has one session for each client at most, and a queue of announcements in the order of its
-//! changes. Reads and comparisons take what there is when they are answered, and arrive at any later
+//! changes. The node receives those of clients with sockets, or more. Reads and comparisons take what there is when they are answered, and arrive at any later
 //! time. Announcements are lost only with a gap, or come once more.
 
 use std::collections::VecDeque;
@@ -49,6 +49,14 @@ pub(super) enum Message {
     End(usize, DestroyReason),
 }
 
+/// What the node receives beside announcements of clients with sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receives {
+    Nothing,
+    Ends,
+    All,
+}
+
 /// A session in Redis, and what the node has emitted of it.
 #[derive(Debug)]
 pub(super) struct Life {
@@ -58,6 +66,8 @@ pub(super) struct Life {
     pub(super) ended: bool,
     pub(super) emitted: Vec<u64>,
     pub(super) end_emitted: bool,
+    /// The node was told of the end.
+    pub(super) end_told: bool,
     /// Sockets of the node were notified of it, or began with it, since they last came.
     pub(super) seen: bool,
     /// A failover brought it back.
@@ -78,6 +88,7 @@ pub(super) struct Client {
 
 pub(super) struct World {
     pub(super) view: View,
+    receives: Receives,
     pub(super) now: Instant,
     pub(super) ids: Vec<ClientId>,
     pub(super) clients: Vec<Client>,
@@ -93,9 +104,10 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(receives: Receives) -> Self {
         let mut world = Self {
             view: View::new(node()),
+            receives,
             now: Instant::now(),
             ids: (0..CLIENTS).map(|_| ClientId::generate()).collect(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
@@ -131,17 +143,30 @@ impl World {
             ended: false,
             emitted: Vec::new(),
             end_emitted: false,
+            end_told: false,
             seen: false,
             back: false,
         });
         self.clients[client].live = Some(life);
-        self.queue.push_back(Message::Set(life, version));
+        self.announce(Message::Set(life, version));
+    }
+
+    /// To the node, if it is to receive it.
+    fn announce(&mut self, message: Message) {
+        let (Message::Set(life, _) | Message::End(life, _)) = message;
+        let watches = self.clients[self.lives[life].client].watchers > 0;
+        let is_end = matches!(message, Message::End(..));
+        if watches || self.receives == Receives::All || (is_end && self.receives == Receives::Ends)
+        {
+            self.lives[life].end_told |= is_end;
+            self.queue.push_back(message);
+        }
     }
 
     fn end(&mut self, client: usize, reason: DestroyReason) -> Option<u64> {
         let life = self.clients[client].live.take()?;
         self.lives[life].ended = true;
-        self.queue.push_back(Message::End(life, reason));
+        self.announce(Message::End(life, reason));
         Some(self.lives[life].version)
     }
 
@@ -152,7 +177,7 @@ impl World {
         }
         match self.clients[client].vanished.take() {
             Some(life) => {
-                self.queue.push_back(Message::End(life, DestroyReason::Expired));
+                self.announce(Message::End(life, DestroyReason::Expired));
                 ProbeOutcome::Expired(Some(self.lives[life].session.id))
             }
             None => ProbeOutcome::AlreadyAnnounced,
@@ -168,6 +193,7 @@ impl World {
         let life = &mut self.lives[last];
         life.ended = false;
         life.end_emitted = false;
+        life.end_told = false;
         life.back = true;
         life.version = (life.version - 1).max(1);
         life.emitted.clear();
@@ -256,7 +282,7 @@ impl World {
             Event::Write(client) => {
                 if let Some(life) = self.clients[client % CLIENTS].live {
                     self.lives[life].version += 1;
-                    self.queue.push_back(Message::Set(life, self.lives[life].version));
+                    self.announce(Message::Set(life, self.lives[life].version));
                 }
             }
             Event::Seal(client) => {
@@ -288,7 +314,12 @@ impl World {
                 self.lost |= count > 0;
             }
             Event::Gap => self.notice_gap(),
-            Event::Read(client) => self.reads.extend(self.stored(client % CLIENTS)),
+            Event::Read(client) => {
+                let client = client % CLIENTS;
+                if self.view.follows(&self.ids[client]) {
+                    self.reads.extend(self.stored(client));
+                }
+            }
             Event::ReadArrives(number) => {
                 if let Some(at) = pick(number, self.reads.len()) {
                     let record = self.reads.swap_remove(at);
