@@ -16,9 +16,11 @@
 //! reconcile <-------------------------------- what to compare -----------|
 //! ```
 //!
-//! **Events** (`pubsub`, `view`). Every node receives every announcement, its own included, and
-//! no event comes from elsewhere. The `view` is what this node believes: it drops duplicates and
-//! stale news, and says what has to be probed or compared.
+//! **Events** (`pubsub`, `view`). A change is announced on a channel of its client. A node is subscribed
+//! to it while it has a socket of the client, and to the channels of all clients while somebody listens
+//! to all (`pubsub::interest`). It receives its own announcements too, and no event comes from elsewhere.
+//! The `view` is what this node believes: it drops duplicates and stale news, and says what has to be
+//! probed or compared.
 //!
 //! **Ends that no script causes** (`expiry`). The node that has a socket of a session probes it at
 //! its end; one node sweeps all others and listens to keyspace events. A probe is one script that

@@ -11,7 +11,8 @@ use crate::bridge::events::SessionEvents;
 use crate::session::{Cleanup, SessionDestroy, SessionEvent, SessionSet};
 
 impl SessionBridge {
-    /// All events from now on: every change and every end of a session, on any node.
+    /// All events from now on: every change and every end of a session, on any node. On a node that has
+    /// run without listeners, from [`ready`](SessionEvents::ready) on.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
