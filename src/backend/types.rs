@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::token::LeaseToken;
 use crate::error::{Error, Result};
 use crate::session::{
-    ClientId, Generation, Lifetime, MaxAge, NodeId, Record, SessionData, SessionId,
+    ClientId, Generation, Lifetime, MaxAge, NodeId, Record, SessionData, SessionId, Stamp,
 };
 
 /// The result of [`load`](super::Backend::load).
@@ -117,6 +117,8 @@ pub struct Commit {
     pub release: bool,
     /// Give the session a new id in the same step.
     pub new_id: Option<NewId>,
+    /// [`Record::stamp`] of the record that the caller read.
+    pub stamp: Stamp,
 }
 
 impl Commit {
@@ -132,6 +134,7 @@ impl Commit {
             lease: None,
             release: false,
             new_id: None,
+            stamp: read.stamp.clone(),
         }
     }
 

@@ -112,6 +112,7 @@ pub(super) async fn write(
             WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
             WantsId::Seal => NewId::Seal,
         }),
+        stamp: base.stamp.clone(),
     };
     let deadline = Instant::now() + core.options.acquire_timeout;
     loop {
@@ -140,6 +141,7 @@ pub(super) async fn write(
                     ));
                 }
                 commit.version = Some(newest.version);
+                commit.stamp = newest.stamp;
                 commit.data = newest.data;
                 commit.data.apply(changes);
                 commit.max_age = unit.max_age.unwrap_or(newest.max_age);

@@ -14,4 +14,4 @@ pub use id::{ClientId, InvalidId, SessionId, generate_uid};
 pub use lifetime::{Lifetime, Renewal};
 pub use max_age::{MAX_AGE_RANGE, MaxAge};
 pub use node::NodeId;
-pub use record::{Generation, PreviousId, Record};
+pub use record::{Generation, PreviousId, Record, Stamp};

@@ -1,6 +1,7 @@
 //! A session as it is stored.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -82,6 +83,39 @@ pub struct Record {
     pub ttl: Duration,
     /// Time to live that is left.
     pub remaining: Duration,
+    /// What the backend noted of the record as it read it.
+    pub stamp: Stamp,
+}
+
+/// What a backend noted of a record as it read it, and gets back with a
+/// [`Commit`](crate::backend::Commit) of a change to it. Only the backend that made it knows what it
+/// says. It is not a part of what a record is: two are always equal.
+#[derive(Clone, Default)]
+pub struct Stamp(Option<Arc<[u8]>>);
+
+impl Stamp {
+    /// A stamp of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(Some(bytes.into()))
+    }
+
+    /// The bytes; none for a stamp that no backend made.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It may hold session ids.
+        write!(f, "Stamp({} bytes)", self.as_bytes().len())
+    }
 }
 
 impl PreviousId {
@@ -112,6 +146,7 @@ impl Record {
             age: Duration::ZERO,
             ttl,
             remaining: ttl,
+            stamp: Stamp::default(),
         }
     }
 

@@ -255,7 +255,7 @@ impl Redis {
     pub fn stored_session(&self, prefix: &str, client: &str) -> Option<(String, String)> {
         // The header has 85 bytes, and 49 for each earlier id, whose number is in the second byte.
         const READ: &str = "local r = redis.call('GET', KEYS[1]) if not r then return '' end \
-            return string.sub(r, 15, 57) .. string.sub(r, 86 + 49 * math.floor(string.byte(r, 2) / 16))";
+            return string.sub(r, 21, 63) .. string.sub(r, 86 + 49 * math.floor(string.byte(r, 2) / 16))";
         let text = self.cli(&["EVAL", READ, "1", &format!("{prefix}:{{{client}}}:s")]);
         let (id, data) = text.split_at_checked(43)?;
         Some((id.to_owned(), data.to_owned()))

@@ -69,6 +69,7 @@ pub(super) fn commit(record: &Record, n: i64) -> Commit {
         lease: None,
         release: false,
         new_id: None,
+        stamp: record.stamp.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::session::{ClientId, Generation, PreviousId, Record, SessionId};
+use crate::session::{ClientId, Generation, PreviousId, Record, SessionId, Stamp};
 use crate::store::{SessionText, StoredPreviousId, StoredSession};
 
 /// What a stored session turns out to be.
@@ -50,6 +50,7 @@ pub(super) fn decode(
         age: Duration::from_millis(now.saturating_sub(created)),
         ttl: Duration::from_millis(stored.ttl),
         remaining: Duration::from_millis(stored.expires_at - now),
+        stamp: Stamp::default(),
     })
 }
 

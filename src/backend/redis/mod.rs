@@ -42,6 +42,7 @@ mod expiry;
 mod hints;
 mod keys;
 mod lease;
+mod prepare;
 mod pubsub;
 mod reconcile;
 mod record;

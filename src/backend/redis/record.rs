@@ -6,10 +6,10 @@
 //! | 1 | flags: bit 0 sealed, bits 1 to 3 the kind of max age, bits 4 to 7 the number of earlier ids |
 //! | 7 | generation |
 //! | 5 | version |
+//! | 6 | end |
 //! | 43 | session id |
 //! | 6 | created |
 //! | 5 | time to live that the last write gave |
-//! | 6 | end |
 //! | 6 | until when mapping and pointer live at least |
 //! | 5 | the session's own max age; 0 if it has none |
 //! | 49 each | earlier ids, newest first: the id, and until when it opens the session |
@@ -22,16 +22,19 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::session::{ClientId, Generation, MaxAge, PreviousId, Record, SessionData, SessionId};
+use crate::session::{
+    ClientId, Generation, MaxAge, PreviousId, Record, SessionData, SessionId, Stamp,
+};
 
 const FORMAT: u8 = 1;
-/// Bytes of the header.
-#[cfg(test)]
-const HEADER: usize = 85;
 /// Bytes of an earlier id.
 const PREVIOUS: usize = SessionId::LEN + 6;
 /// Bytes of a generation.
 const GENERATION: usize = 7;
+/// Where the version is.
+pub(super) const VERSION: usize = 2 + GENERATION;
+/// Behind the version and the end: a record that begins as another one up to here is the same one.
+pub(super) const END_OF_STATE: usize = VERSION + 5 + 6;
 /// How far a record's end may be over while Redis still has it: the clock of Redis is estimated.
 pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -111,10 +114,19 @@ pub(super) struct Header {
     pub(super) created: u64,
     pub(super) ttl: u64,
     pub(super) end: u64,
+    pub(super) hinted: u64,
     previous: usize,
 }
 
 impl Header {
+    /// Bytes of a header.
+    pub(super) const LEN: usize = 85;
+
+    /// Bytes of the header and the earlier ids that follow it.
+    pub(super) fn head_len(&self) -> usize {
+        Self::LEN + self.previous * PREVIOUS
+    }
+
     /// Reads a header of this format.
     pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         if fields.number(1)? != u64::from(FORMAT) {
@@ -123,9 +135,9 @@ impl Header {
         let flags = fields.number(1)?;
         let generation = fields.generation()?;
         let version = fields.number(5)?;
+        let end = fields.number(6)?;
         let session = fields.session()?;
-        let (created, ttl, end) = (fields.number(6)?, fields.number(5)?, fields.number(6)?);
-        fields.number(6)?;
+        let (created, ttl, hinted) = (fields.number(6)?, fields.number(5)?, fields.number(6)?);
         let own = fields.number(5)?;
         let max_age = match flags >> 1 & 7 {
             0 => MaxAge::Default,
@@ -135,17 +147,30 @@ impl Header {
         };
         let sealed = flags & 1 == 1;
         let previous = usize::try_from(flags >> 4).ok()?;
-        Some(Self { generation, version, session, sealed, max_age, created, ttl, end, previous })
+        Some(Self {
+            generation,
+            version,
+            session,
+            sealed,
+            max_age,
+            created,
+            ttl,
+            end,
+            hinted,
+            previous,
+        })
     }
 
-    /// The record that this is the header of; `rest` has its earlier ids.
-    pub(super) fn record(
+    /// The record that this is the header of.
+    fn record(
         &self,
         client: &ClientId,
         now: u64,
-        rest: &mut Fields<'_>,
+        stored: &[u8],
         data: impl FnOnce(&[u8]) -> Result<SessionData, Error>,
     ) -> Result<Record, Error> {
+        let (head, json) = stored.split_at_checked(self.head_len()).ok_or_else(short)?;
+        let mut rest = Fields(head.get(Self::LEN..).unwrap_or_default());
         let mut previous = Vec::with_capacity(self.previous);
         for _ in 0..self.previous {
             let mut field = Fields(rest.bytes(PREVIOUS).ok_or_else(short)?);
@@ -160,12 +185,13 @@ impl Header {
             sealed: self.sealed,
             previous,
             version: self.version,
-            data: data(rest.0)?,
+            data: data(json)?,
             max_age: self.max_age,
             age: Duration::from_millis(now.saturating_sub(self.created)),
             ttl: Duration::from_millis(self.ttl),
             // Redis says that it is alive: at least for this moment.
             remaining: Duration::from_millis(self.end.saturating_sub(now).max(1)),
+            stamp: Stamp::new(head),
         })
     }
 }
@@ -191,7 +217,7 @@ pub(super) fn read(client: &ClientId, stored: &[u8], now: u64) -> Stored {
             Err(Error::new(ErrorKind::InvalidData, "the data is no text").with_source(error))
         }
     };
-    match header.record(client, now, &mut fields, data) {
+    match header.record(client, now, stored, data) {
         Ok(record) => Stored::Live(record),
         Err(error) => Stored::Corrupt(error),
     }
@@ -205,7 +231,7 @@ pub(super) fn read_with(
     data: SessionData,
 ) -> Option<Record> {
     let mut fields = Fields(stored);
-    Header::read(&mut fields)?.record(client, now, &mut fields, |_| Ok(data)).ok()
+    Header::read(&mut fields)?.record(client, now, stored, |_| Ok(data)).ok()
 }
 
 pub(super) fn newer() -> Error {
@@ -231,14 +257,14 @@ mod tests {
         let mut out = vec![FORMAT, count << 4 | kind << 1 | u8::from(record.sealed)];
         put_generation(&mut out, record.generation);
         put_number(&mut out, record.version, 5);
+        put_number(&mut out, now + millis(record.remaining), 6);
         out.extend(record.session_id.as_str().bytes());
         put_number(&mut out, now - millis(record.age), 6);
         put_number(&mut out, millis(record.ttl), 5);
-        put_number(&mut out, now + millis(record.remaining), 6);
         put_number(&mut out, hints, 6);
         let own = if let MaxAge::After(age) = record.max_age { millis(age) } else { 0 };
         put_number(&mut out, own, 5);
-        assert_eq!(out.len(), HEADER);
+        assert_eq!(out.len(), Header::LEN);
         for old in &record.previous {
             out.extend(old.session_id.as_str().bytes());
             put_number(&mut out, now + millis(old.opens_for), 6);
@@ -264,6 +290,7 @@ mod tests {
             age: Duration::from_millis(200),
             ttl: Duration::from_millis(500),
             remaining: Duration::from_millis(400),
+            stamp: Stamp::default(),
         }
     }
 
@@ -310,7 +337,7 @@ mod tests {
             let mut stored = stored(&record(MaxAge::Browser, 2), 10_000, 0);
             stored.truncate(cut);
             let whole = matches!(read(&client, &stored, 10_000), Stored::Live(_));
-            prop_assert!(whole == (cut >= HEADER + 2 * PREVIOUS + 7));
+            prop_assert!(whole == (cut >= Header::LEN + 2 * PREVIOUS + 7));
         }
     }
 }

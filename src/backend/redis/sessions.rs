@@ -1,13 +1,17 @@
 //! Reading and changing sessions: a read is one command, a change one script.
 
+use fred::prelude::Value;
+
 use super::context::Context;
 use super::expiry::probe::probe_and_clean;
 use super::hints::hint::{Hint, Only};
 use super::hints::{self, pointer};
+use super::prepare::{Prepared, prepare};
 use super::pubsub::message;
 use super::record::{self, Stored, put_generation, put_max_age, put_number};
 use super::view::Input;
 use crate::backend::redis::script::argument::bytes;
+use crate::backend::redis::script::reply::Reply;
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
@@ -168,7 +172,9 @@ pub(super) async fn commit(context: &Context, mut commit: Commit) -> Result<Comm
     };
     while commit.version.is_some() {
         match commit_version(context, commit.clone()).await? {
-            Committed::Conflict(newest) => commit.version = Some(newest.version),
+            Committed::Conflict(newest) => {
+                (commit.version, commit.stamp) = (Some(newest.version), newest.stamp);
+            }
             done => return Ok(done),
         }
     }
@@ -178,6 +184,12 @@ pub(super) async fn commit(context: &Context, mut commit: Commit) -> Result<Comm
 async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> {
     let mode = commit.max_age.validate()?;
     let data = commit.data.encode(context.config.max_payload)?;
+    let now = context.commands.clock.now();
+    if let Some(prepared) = prepare(&context.config, &commit, mode, &data, now)
+        && let Some(committed) = write(context, &commit, prepared, now).await?
+    {
+        return Ok(committed);
+    }
     let client = &commit.client;
     let followed = context.view.follows(client);
     let released = commit.lease.filter(|_| commit.release);
@@ -186,35 +198,27 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
     put_number(&mut request, commit.version.unwrap_or(0), 5);
     put_max_age(&mut request, mode);
     request.push(u8::from(released.is_some()));
-    let script = match commit.new_id {
-        None => &context.commands.scripts.commit,
-        Some(new_id) => {
-            request.extend_from_slice(SessionId::generate().as_str().as_bytes());
-            let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
-            request.push(u8::from(from.is_none()));
-            put_generation(&mut request, Generation::random());
-            let from =
-                from.as_ref().map_or(&[b'-'; SessionId::LEN][..], |id| id.as_str().as_bytes());
-            request.extend_from_slice(from);
-            &context.commands.scripts.new_id
-        }
-    };
+    if let Some(new_id) = commit.new_id {
+        request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+        let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
+        request.push(u8::from(from.is_none()));
+        put_generation(&mut request, Generation::random());
+        let from = from.as_ref().map_or(&[b'-'; SessionId::LEN][..], |id| id.as_str().as_bytes());
+        request.extend_from_slice(from);
+    }
     let arguments = vec![
         context.who(client),
         bytes(request),
         data.into(),
         commit.lease.map(LeaseToken::text).unwrap_or_default().into(),
     ];
+    let script = &context.commands.scripts.commit;
     let (reply, copied) =
         context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
     match reply.status {
         WRITTEN => {
             context.commands.observe(&reply);
-            if let Some(lease) = released {
-                context.leases.done(client, lease, context.config.lease_duration);
-            }
-            let record = reply.record_of(client, commit.data)?;
-            context.learn(&record, followed);
+            let record = reply.record_of(client, commit.data.clone())?;
             // It may end earlier than the schedule says.
             let earlier = (mode != MaxAge::Default).then_some(Hint::Look(
                 *client,
@@ -224,9 +228,71 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
             let retired = reply.previous().map(Hint::Retire);
             let hints = pointer(&record, &reply).chain(retired).chain(earlier);
             hints::set(context, hints, copied.is_ok()).await;
+            written(context, &commit, &record, followed);
             copied?;
             Ok(Committed::Written(record))
         }
+        OVER => {
+            let over = End { generation: Some(commit.generation), ..End::default() };
+            end(context, client, DestroyReason::Expired, over).await?;
+            Ok(Committed::Ended)
+        }
+        _ => refused(context, &commit, &reply, followed).await,
+    }
+}
+
+/// Writes what was prepared. `None` if the session is the one that was read, but lives longer by now:
+/// then it is to be prepared again.
+async fn write(
+    context: &Context,
+    commit: &Commit,
+    prepared: Prepared,
+    now: u64,
+) -> Result<Option<Committed>> {
+    let client = &commit.client;
+    let followed = context.view.follows(client);
+    let scripts = &context.commands.scripts;
+    let record = record::read_with(client, prepared.head(), now, commit.data.clone());
+    let record = record.ok_or_else(|| Error::store("a write", "an odd record was prepared"))?;
+    let Prepared { expected, record: stored, message, .. } = prepared;
+    let channel = context.keys.announcements(client).into();
+    let mut arguments = vec![bytes(expected), bytes(stored), channel, bytes(message)];
+    let (script, keys) = match commit.lease {
+        None => (&scripts.write, context.keys_of(client, "")),
+        Some(lease) => {
+            let released = if commit.release { client.as_str() } else { "" };
+            arguments.extend([Value::from(lease.text()), released.into()]);
+            (&scripts.write_leased, context.keys_of(client, "lq"))
+        }
+    };
+    let (reply, copied) = context.commands.change(script, keys, arguments).await?;
+    if reply.status == WRITTEN {
+        written(context, commit, &record, followed);
+        copied?;
+        return Ok(Some(Committed::Written(record)));
+    }
+    match refused(context, commit, &reply, followed).await? {
+        Committed::Conflict(newest) if Some(newest.version) == commit.version => Ok(None),
+        refused => Ok(Some(refused)),
+    }
+}
+
+fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) {
+    if let Some(lease) = commit.lease.filter(|_| commit.release) {
+        context.leases.done(&commit.client, lease, context.config.lease_duration);
+    }
+    context.learn(record, followed);
+}
+
+/// Why nothing was written.
+async fn refused(
+    context: &Context,
+    commit: &Commit,
+    reply: &Reply,
+    followed: bool,
+) -> Result<Committed> {
+    let client = &commit.client;
+    match reply.status {
         OTHER => Ok(match live(context, client, reply.record(client)?, followed).await? {
             Some(record) if record.generation == commit.generation => Committed::Conflict(record),
             _ => Committed::Ended,
@@ -238,11 +304,6 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
             Ok(Committed::Ended)
         }
         LEASE_LOST => Ok(Committed::LeaseLost),
-        OVER => {
-            let over = End { generation: Some(commit.generation), ..End::default() };
-            end(context, client, DestroyReason::Expired, over).await?;
-            Ok(Committed::Ended)
-        }
         _ => Err(reply.unexpected()),
     }
 }

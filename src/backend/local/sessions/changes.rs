@@ -6,7 +6,7 @@ use super::Sessions;
 use crate::backend::local::codec::millis;
 use crate::backend::{Commit, Committed, Create, Created, DestroyTarget, NewId};
 use crate::error::{Error, Result};
-use crate::session::{ClientId, DestroyReason, Generation, Record, SessionId};
+use crate::session::{ClientId, DestroyReason, Generation, Record, SessionId, Stamp};
 use crate::store::{SessionStore, now_ms};
 
 impl<S: SessionStore> Sessions<S> {
@@ -36,6 +36,7 @@ impl<S: SessionStore> Sessions<S> {
             age: create.age,
             ttl,
             remaining: ttl,
+            stamp: Stamp::default(),
         };
         self.write(&record).await?;
         self.map(&slot, &record);

@@ -67,9 +67,13 @@ fn reason(code: u8) -> DestroyReason {
 /// The client concerned and the node that acts, as scripts are given them.
 pub(crate) fn who(client: &ClientId, node: &NodeId) -> Vec<u8> {
     let mut out = Vec::with_capacity(ClientId::LEN + 1 + node.as_str().len());
-    out.extend_from_slice(client.as_str().as_bytes());
-    put_node(&mut out, node);
+    put_who(&mut out, client, node);
     out
+}
+
+fn put_who(out: &mut Vec<u8>, client: &ClientId, node: &NodeId) {
+    out.extend_from_slice(client.as_str().as_bytes());
+    put_node(out, node);
 }
 
 /// A node's name, its length in front.
@@ -176,6 +180,17 @@ fn read_end(
     let (generation, session) = (fields.generation()?, fields.session()?);
     let end = SessionDestroy::new(client, session, reason(code), node.clone());
     Some(Announcement::ended(end, generation))
+}
+
+/// The announcement of a change that was made at `now`, with the header of the record after it.
+pub(crate) fn set(client: &ClientId, node: &NodeId, now: u64, header: &[u8]) -> Vec<u8> {
+    let mut out =
+        Vec::with_capacity(2 + ClientId::LEN + 1 + node.as_str().len() + 6 + header.len());
+    out.extend_from_slice(b"S\0");
+    put_who(&mut out, client, node);
+    put_number(&mut out, now, 6);
+    out.extend_from_slice(header);
+    out
 }
 
 /// The announcement of a cleanup.

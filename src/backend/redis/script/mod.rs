@@ -62,8 +62,9 @@ enum FirstKey {
 scripts! {
     clock(None): time;
     create(Record): time record message mapping hints;
-    commit(Record): hints lease;
-    new_id(Record): time record message hints lease;
+    write(None): time other;
+    write_leased(Record): time other lease;
+    commit(Record): time record other message hints lease;
     touch(Record): time record message mapping hints;
     destroy(Record): time record opens message mapping lease;
     probe(Record): time record message mapping;
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn nodes_with_the_same_options_share_scripts_and_others_do_not() {
-        let scripts = |config: &BackendConfig| Scripts::new(config, 0, false).commit.digest;
+        let scripts = |config: &BackendConfig| Scripts::new(config, 0, false).acquire.digest;
         let config = BackendConfig::default();
         let longer = BackendConfig { lease_duration: Duration::from_secs(20), ..config.clone() };
         assert_eq!(scripts(&config), scripts(&BackendConfig::default()));

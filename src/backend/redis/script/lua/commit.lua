@@ -1,73 +1,81 @@
--- Writes a session that is still what the writer read, and may give its lease back with it.
--- The path that all writes take: four commands, and no table for the record. What is rare is left to
--- the node and to other scripts.
+-- Writes a session that is still what the writer read, and may give it a new id: the same session
+-- renewed, or a sealed one in its place. For all that `write` and `write_leased` leave to it.
 -- KEYS: s. ARGV: who, request, data, token or "".
--- The request: gen, version, mode, own max age, release (1 or 0).
--- Returns {1, now, header, 1 if pointer and mapping were renewed} (done), {2, now, record} (another
--- version or generation), {3} (no record), {4} (lease lost), {6} (its cap is reached, or it is over).
-local s, who, request, token = KEYS[1], ARGV[1], ARGV[2], ARGV[4]
-local cid = string.sub(who, 1, 24)
-local raw = redis.pcall('GETRANGE', s, 0, 476)
+-- The request: gen, version, mode, own max age, release (1 or 0), and for a new id: sid, 1 if it seals,
+-- gen of the sealed session, the sid that may be renewed.
+-- Returns {1, now, header, 1 if pointer and mapping were renewed, previous sid or ""} (done), {2, now,
+-- record} (another version or generation), {3} (no record), {4} (lease lost), {6} (its cap is reached,
+-- or it is over).
+local s, who, request, data, token = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local gen, version, mode, own, release = struct.unpack('>c7I5BI5B', request)
+local renews = #request > 19
+local new_sid, seals, new_gen, from
+if renews then
+  new_sid, seals, new_gen, from = struct.unpack('>c43Bc7c43', request, 20)
+  seals = seals == 1
+end
+local r = head(s)
 if token ~= '' and redis.pcall('GET', string.sub(s, 1, -2) .. 'l') ~= token then
   return { 4 }
 end
-local t = redis.call('TIME')
-t = t[1] * 1000 + math.floor(t[2] / 1000)
--- Format, generation and version.
-if type(raw) ~= 'string' or string.byte(raw) ~= 1 or string.sub(raw, 3, 14) ~= string.sub(request, 1, 12) then
-  local stored = redis.pcall('GET', s)
-  if stored then
-    return { 2, t, type(stored) == 'string' and stored or '' }
-  end
-  return { 3 }
+local t = now()
+if not r or r.gen ~= gen or r.v ~= version then
+  return what_there_is(s)
 end
-local flags = string.byte(raw, 2)
-local v, created, ttl, exp, hinted, own = struct.unpack('>I5', raw, 10), struct.unpack('>I6I5I6I6I5', raw, 58)
-local mode, new_own, release = struct.unpack('>BI5B', request, 13)
-local idle = mode == 2 and new_own or (flags % 2 == 1 and IDLE_SEALED or IDLE_OPEN)
-if CAP > 0 then
-  idle = math.min(idle, CAP - (t - created))
-end
-if idle <= 0 or exp + OVERDUE < t then
+local other_age = mode ~= r.mode or own ~= r.own
+r.mode, r.own = mode, own
+r.sealed = r.sealed or seals == true
+local ttl = ttl_for(r, t - r.created)
+if ttl <= 0 or r.exp + OVERDUE < t then
   return { 6 }
 end
--- An end that moves by less than a hundredth of the life stays where it is: that saves a command of
--- Redis and a notification.
-local moved = t + idle - exp
-local moves = idle ~= ttl or moved < 0 or moved > math.min(ttl / 100, 60000)
-local hints = hinted - t < idle * 1.5
-local other_age = mode ~= math.floor(flags / 2) % 8 or new_own ~= own
-local header
-if moves or hints or other_age then
-  if moves then
-    ttl, exp = idle, t + idle
+local previous = ''
+if renews and (seals or r.sid == from) then
+  previous = r.sid
+  -- The new id ends the time of the older ones too: sealed, none opens it any more.
+  local opens_until = seals and 0 or t + OVERLAP
+  local ids = { previous .. struct.pack('>I6', opens_until) }
+  for at = 1, math.min(#r.previous, 7 * PREVIOUS), PREVIOUS do
+    local sid, till = struct.unpack('>c43I6', r.previous, at)
+    ids[#ids + 1] = sid .. struct.pack('>I6', math.min(till, opens_until))
   end
-  if hints then
-    hinted = t + 2 * idle
+  r.previous = table.concat(ids)
+  r.sid = new_sid
+  if seals then
+    r.gen = new_gen
   end
-  flags = flags - math.floor(flags / 2) % 8 * 2 + mode * 2
-  header = string.char(1, flags) .. string.sub(raw, 3, 9) .. struct.pack('>I5', v + 1)
-    .. string.sub(raw, 15, 63) .. struct.pack('>I5I6I6I5', ttl, exp, hinted, new_own)
-else
-  header = string.sub(raw, 1, 9) .. struct.pack('>I5', v + 1) .. string.sub(raw, 15, 85)
 end
-local record = flags < 16 and header or header .. string.sub(raw, 86, 85 + 49 * math.floor(flags / 16))
+r.v = r.v + 1
+local moves = set_expiry(r, t, ttl)
+local hints = previous ~= '' or r.hinted - t < ttl * 1.5
+if hints then
+  r.hinted = t + 2 * ttl
+end
+local header = pack(r)
 if moves then
-  redis.call('SET', s, record .. ARGV[3], 'PX', idle)
+  redis.call('SET', s, header .. r.previous .. data, 'PX', ttl)
 else
-  redis.call('SET', s, record .. ARGV[3], 'KEEPTTL')
+  redis.call('SET', s, header .. r.previous .. data, 'KEEPTTL')
 end
-redis.call('PUBLISH', P .. CLIENT .. cid, 'S\0' .. who .. struct.pack('>I6', t) .. header)
-if hints or other_age or release == 1 then
-  if hints then
-    set_hints(s, cid, string.sub(raw, 3, 9), string.sub(raw, 15, 57), ttl)
-  end
-  if other_age then
-    -- It may end earlier than the schedule says.
-    schedule(cid, exp, ttl, 'LT')
-  end
-  if release == 1 then
-    grant_next(s, cid)
-  end
+if seals then
+  -- One message for both, the end of what was and the sealed session in its place: no listener
+  -- hears of one without the other.
+  publish(who, 'X', 0, gen .. previous .. struct.pack('>I6', t) .. header)
+else
+  publish_set(who, previous ~= '' and 10 or 0, t, header, previous)
 end
-return { 1, t, record, hints and 1 or 0 }
+local cid = string.sub(who, 1, 24)
+if hints then
+  set_hints(s, cid, r.gen, r.sid, ttl)
+end
+if previous ~= '' and not CLUSTERED then
+  redis.call('PEXPIRE', P .. ':sid:' .. previous, RETIRED)
+end
+if other_age or seals then
+  -- It may end earlier than the schedule says.
+  schedule(cid, r.exp, ttl, 'LT')
+end
+if release == 1 then
+  grant_next(s, cid)
+end
+return { 1, t, header .. r.previous, hints and 1 or 0, previous }

@@ -14,7 +14,7 @@ use crate::backend::BackendEvent;
 use crate::backend::redis::pubsub::message::Announcement;
 use crate::session::{
     ClientId, DestroyReason, Generation, MaxAge, NodeId, Record, SessionData, SessionDestroy,
-    SessionEvent, SessionId, SessionSet,
+    SessionEvent, SessionId, SessionSet, Stamp,
 };
 
 pub(super) const LEFT: Duration = Duration::from_secs(60);
@@ -43,6 +43,7 @@ pub(super) fn record(client: ClientId, session: Session, version: u64) -> Record
         age: Duration::ZERO,
         ttl: LEFT,
         remaining: LEFT,
+        stamp: Stamp::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 -- The record of a session, one string: a header of fixed width, the ids it had before, the data.
 -- `record.rs` has the same layout and describes it.
 
-local LAYOUT, HEADER, PREVIOUS = '>BBc7I5c43I6I5I6I6I5', 85, 49
+local LAYOUT, HEADER, PREVIOUS = '>BBc7I5I6c43I6I5I6I5', 85, 49
 
 -- A record without its data; nil if there is none that can be read.
 local function parse(raw)
@@ -9,7 +9,7 @@ local function parse(raw)
     return nil
   end
   local r = {}
-  r.format, r.flags, r.gen, r.v, r.sid, r.created, r.ttl, r.exp, r.hinted, r.own =
+  r.format, r.flags, r.gen, r.v, r.exp, r.sid, r.created, r.ttl, r.hinted, r.own =
     struct.unpack(LAYOUT, raw)
   if r.format > 1 then
     -- A newer version of this crate wrote it: not ours to judge, so nothing is changed.
@@ -32,7 +32,7 @@ end
 
 local function pack(r)
   r.flags = #r.previous / PREVIOUS * 16 + r.mode * 2 + (r.sealed and 1 or 0)
-  return struct.pack(LAYOUT, 1, r.flags, r.gen, r.v, r.sid, r.created, r.ttl, r.exp, r.hinted,
+  return struct.pack(LAYOUT, 1, r.flags, r.gen, r.v, r.exp, r.sid, r.created, r.ttl, r.hinted,
     r.own)
 end
 
