@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,7 +17,7 @@ use super::body::SessionBody;
 use super::cookies::CookieKit;
 use super::rejection;
 use super::request::{Client, RequestState};
-use crate::bridge::SessionBridge;
+use crate::bridge::{OwnEnds, SessionBridge};
 
 /// Gives each request its session. See [`SessionBridge::layer`].
 #[derive(Debug, Clone)]
@@ -103,8 +103,9 @@ where
                 Ok(state) => {
                     let handler = self.inner.call(request);
                     Box::pin(async move {
-                        let response = state.ends().scope(handler).await?;
-                        Ok(shared.leave(&state, response).await)
+                        let mut handler = pin!(state.own_ends().scope(handler));
+                        let response = handler.as_mut().await?;
+                        Ok(shared.leave(&state, OwnEnds::of(handler), response).await)
                     })
                 }
                 Err(refusal) => Box::pin(ready(Ok(refusal))),
@@ -127,8 +128,9 @@ where
                 Ok(state) => state,
                 Err(refusal) => return Ok(refusal),
             };
-            let response = state.ends().scope(inner.call(request)).await?;
-            Ok(shared.leave(&state, response).await)
+            let mut handler = pin!(state.own_ends().scope(inner.call(request)));
+            let response = handler.as_mut().await?;
+            Ok(shared.leave(&state, OwnEnds::of(handler), response).await)
         })
     }
 }
@@ -163,11 +165,12 @@ impl Shared {
     async fn leave<B>(
         &self,
         state: &RequestState,
+        ends: OwnEnds,
         response: Response<B>,
     ) -> Response<SessionBody<B>> {
         let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
         let response = response.map(|body| SessionBody::new(body, engine));
-        Answer { request: state }.finish(&self.kit, response, SessionBody::empty).await
+        Answer { request: state, ends }.finish(&self.kit, response, SessionBody::empty).await
     }
 }
 
