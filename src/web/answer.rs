@@ -14,7 +14,7 @@ use super::session::{CookieAction, Session};
 use super::signing::Signature;
 use crate::backend::Loaded;
 use crate::bridge::{ClientCookie, OwnEnds, Secure};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::{ClientId, MaxAge, Record, Renewal};
 
 /// What a response does about the session cookie.
@@ -34,30 +34,53 @@ const FRESH: Duration = Duration::from_millis(100);
 
 /// The answer to a request.
 pub(super) struct Answer<'a> {
-    pub(super) request: &'a RequestState,
+    request: &'a RequestState,
     /// What the handler has ended by id.
-    pub(super) ends: OwnEnds,
+    ends: OwnEnds,
+    /// The handler's response has no field about caches.
+    silent: bool,
+    /// It allows shared caches to keep it.
+    shareable: bool,
 }
 
-impl Answer<'_> {
-    /// Commits, and puts the cookies on the response; or makes it the answer of a failed commit.
-    pub(super) async fn finish<B>(
-        mut self,
+/// What became of the request's session.
+pub(super) struct Settled {
+    /// Why the commit failed.
+    failed: Option<Error>,
+    plan: Plan,
+}
+
+impl<'a> Answer<'a> {
+    /// `headers` are the handler's.
+    pub(super) fn new(request: &'a RequestState, ends: OwnEnds, headers: &HeaderMap) -> Self {
+        let silent = caching::is_silent(headers);
+        let shareable = !silent && caching::is_shareable(headers);
+        Self { request, ends, silent, shareable }
+    }
+
+    /// Commits, and decides on the session cookie.
+    pub(super) async fn settle(&mut self) -> Settled {
+        let failed = self.commit(!self.shareable).await.err();
+        Settled { failed, plan: self.plan(self.shareable).await }
+    }
+
+    /// Puts the cookies on the response; or makes it the answer of a failed commit.
+    pub(super) fn finish<B>(
+        &self,
+        settled: Settled,
         kit: &CookieKit,
         mut response: Response<B>,
         empty: impl FnOnce() -> B,
     ) -> Response<B> {
         let retry_after = self.request.bridge.options().retry_after;
         rejection::settle_retry_after(&mut response, retry_after);
-        let mut silent = caching::is_silent(response.headers());
-        let shareable = !silent && caching::is_shareable(response.headers());
-        if let Err(error) = self.commit(!shareable).await {
+        let failed = settled.failed.is_some();
+        if let Some(error) = settled.failed {
             if is_away(&error) {
                 self.request.bridge.counters().errors.add(1);
             }
             let status = rejection::status_of(error.kind());
             response = Response::new(empty());
-            silent = true;
             *response.status_mut() = status;
             if status.is_client_error() {
                 self.request.bridge.counters().client_errors.add(1);
@@ -69,8 +92,7 @@ impl Answer<'_> {
                 rejection::set_retry_after(response.headers_mut(), retry_after);
             }
         }
-        let plan = self.plan(shareable).await;
-        self.set_cookies(kit, response.headers_mut(), &plan, silent);
+        self.set_cookies(kit, response.headers_mut(), &settled.plan, self.silent || failed);
         response
     }
 

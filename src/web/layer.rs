@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::admission::{Admission, Forbidden};
-use super::answer::Answer;
+use super::answer::{Answer, Settled};
 use super::body::SessionBody;
 use super::cookies::CookieKit;
 use super::rejection;
@@ -105,7 +105,10 @@ where
                     Box::pin(async move {
                         let mut handler = pin!(state.own_ends().scope(handler));
                         let response = handler.as_mut().await?;
-                        Ok(shared.leave(&state, OwnEnds::of(handler), response).await)
+                        let ends = OwnEnds::of(handler);
+                        let mut answer = Answer::new(&state, ends, response.headers());
+                        let settled = answer.settle().await;
+                        Ok(shared.leave(&state, &answer, settled, response))
                     })
                 }
                 Err(refusal) => Box::pin(ready(Ok(refusal))),
@@ -130,7 +133,9 @@ where
             };
             let mut handler = pin!(state.own_ends().scope(inner.call(request)));
             let response = handler.as_mut().await?;
-            Ok(shared.leave(&state, OwnEnds::of(handler), response).await)
+            let mut answer = Answer::new(&state, OwnEnds::of(handler), response.headers());
+            let settled = answer.settle().await;
+            Ok(shared.leave(&state, &answer, settled, response))
         })
     }
 }
@@ -161,16 +166,17 @@ impl Shared {
         Ok(state)
     }
 
-    /// Makes the handler's response the answer.
-    async fn leave<B>(
+    /// Makes the handler's response the answer. No `async fn`: it would keep the response once more.
+    fn leave<B>(
         &self,
         state: &RequestState,
-        ends: OwnEnds,
+        answer: &Answer<'_>,
+        settled: Settled,
         response: Response<B>,
     ) -> Response<SessionBody<B>> {
         let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
         let response = response.map(|body| SessionBody::new(body, engine));
-        Answer { request: state, ends }.finish(&self.kit, response, SessionBody::empty).await
+        answer.finish(settled, &self.kit, response, SessionBody::empty)
     }
 }
 

@@ -90,12 +90,12 @@ impl<S: SessionStore> LocalBackend<S> {
         if let Err(error) = self.open() {
             return Begun::Done(Err(error));
         }
-        let change = change(self.sessions.clone());
-        let mut change = Box::pin(async move {
+        let change = AssertUnwindSafe(change(self.sessions.clone())).catch_unwind();
+        // No async block, which would have room for the change twice.
+        let mut change = Box::pin(change.map(move |done| {
             let _running = running;
-            let change = AssertUnwindSafe(change).catch_unwind();
-            change.await.unwrap_or_else(|panic| Err(panicked(&*panic)))
-        });
+            done.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        }));
         // Once: between two polls a caller that goes away would leave it half done, and one that
         // does not poll would hold up others.
         match change.as_mut().now_or_never() {
