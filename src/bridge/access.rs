@@ -97,12 +97,11 @@ async fn set(
         return Err(creating_prohibited());
     };
     let unit = UnitOfWork { data, max_age, ..UnitOfWork::new(record.clone(), record.session_id) };
-    let changes = unit.changes();
-    if unit.leaves(record, &changes) {
+    if unit.leaves(record) {
         let touched = core.backend.touch(&client, record.generation).await?;
         return touched.map(drop).ok_or_else(Error::ended);
     }
-    commit::write(core, record, &unit, &changes, Some(&lease)).await.map(drop)
+    commit::write(core, record, &unit, || unit.changes(), Some(&lease)).await.map(drop)
 }
 
 fn checked<T: Serialize>(

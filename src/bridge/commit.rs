@@ -26,10 +26,9 @@ pub(super) async fn commit(
     let Some(base) = &unit.base else { return commit_new(core, client, unit, None).await };
     let ended_here = own_ends::take(base);
     if unit.destroy || ended_here {
-        return commit_end(core, client, base, unit, ended_here).await;
+        return Box::pin(commit_end(core, client, base, unit, ended_here)).await;
     }
-    let changes = unit.changes();
-    if unit.leaves(base, &changes) {
+    if unit.leaves(base) {
         let renews = may_renew && core.options.lifetime.renews(base, cookie);
         if !unit.save && !renews {
             return Ok(Outcome::Unchanged);
@@ -39,7 +38,7 @@ pub(super) async fn commit(
             None => Outcome::Gone { client, ended: false },
         });
     }
-    commit_change(core, client, base, unit, &changes, None).await
+    commit_change(core, client, base, unit, None).await
 }
 
 /// Reads, changes and writes a unit's session under the lease. Returns the unit as it was
@@ -63,7 +62,7 @@ pub(super) async fn update<R>(
         let ended_here = own_ends::take(&base);
         // The session ends first: the update is the new one's.
         let end = UnitOfWork { destroy: true, ..UnitOfWork::default() };
-        let outcome = commit_end(core, client, &base, &end, ended_here).await?;
+        let outcome = Box::pin(commit_end(core, client, &base, &end, ended_here)).await?;
         let next = match &outcome {
             Outcome::Gone { client, .. } => *client,
             _ => client,
@@ -80,43 +79,44 @@ pub(super) async fn update<R>(
     let outcome = match &unit.base {
         None => commit_new(core, client, &unit, Some(&lease)).await?,
         Some(base) => {
-            let changes = unit.changes();
-            if unit.leaves(base, &changes) {
+            if unit.leaves(base) {
                 Outcome::Unchanged
             } else {
-                commit_change(core, client, base, &unit, &changes, Some(&lease)).await?
+                commit_change(core, client, base, &unit, Some(&lease)).await?
             }
         }
     };
     Ok((result, unit, outcome))
 }
 
-/// Writes until it fits.
+/// Writes until it fits. `changes` are what a conflict with another writer leaves to do again.
 pub(super) async fn write(
     core: &Core,
     base: &Record,
     unit: &UnitOfWork,
-    changes: &Changes,
+    changes: impl Fn() -> Changes,
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Arc<Record>> {
     let overwrite = core.options.on_conflict == OnConflict::Overwrite;
-    let mut commit = Commit {
+    let commit = |version, stamp, data, max_age| Commit {
         client: base.client_id,
         generation: base.generation,
-        version: (!overwrite).then_some(base.version),
-        data: unit.data.clone(),
-        max_age: unit.max_age(),
+        version,
+        data,
+        max_age,
         lease: lease.map(LeaseGuard::lease),
         release: lease.is_some(),
         new_id: unit.new_id.map(|wants| match wants {
             WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
             WantsId::Seal => NewId::Seal,
         }),
-        stamp: base.stamp.clone(),
+        stamp,
     };
+    let version = (!overwrite).then_some(base.version);
+    let mut next = commit(version, base.stamp.clone(), unit.data.clone(), unit.max_age());
     let deadline = Instant::now() + core.options.acquire_timeout;
     loop {
-        match core.backend.commit(commit.clone()).await? {
+        match core.backend.commit(next).await? {
             Committed::Written(record) => {
                 core.counters.commits.add(1);
                 if let Some(lease) = lease {
@@ -140,11 +140,10 @@ pub(super) async fn write(
                         "other writers were always faster; use `update` for busy sessions",
                     ));
                 }
-                commit.version = Some(newest.version);
-                commit.stamp = newest.stamp;
-                commit.data = newest.data;
-                commit.data.apply(changes);
-                commit.max_age = unit.max_age.unwrap_or(newest.max_age);
+                let mut data = newest.data;
+                data.apply(&changes());
+                let max_age = unit.max_age.unwrap_or(newest.max_age);
+                next = commit(Some(newest.version), newest.stamp, data, max_age);
             }
         }
     }
@@ -194,7 +193,8 @@ async fn commit_new(
     if unit.data.is_empty() {
         return Ok(Outcome::Unchanged);
     }
-    create(core, client, unit, unit.age, lease).await
+    // Boxed, as all that is rare: every request's future has room for what is not.
+    Box::pin(create(core, client, unit, unit.age, lease)).await
 }
 
 /// Writes to what the unit loaded.
@@ -203,10 +203,9 @@ async fn commit_change(
     client: ClientId,
     base: &Record,
     unit: &UnitOfWork,
-    changes: &Changes,
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Outcome> {
-    match write(core, base, unit, changes, lease).await {
+    match write(core, base, unit, || unit.changes(), lease).await {
         Ok(record) => Ok(Outcome::Stored { own: unit.owns(&record), record }),
         // Another request sealed it first. This one asked for the same, and whichever answer
         // the browser keeps has to be good: a sealed session of its own.
@@ -215,7 +214,7 @@ async fn commit_change(
                 && unit.seals()
                 && is_superseded(core, base).await? =>
         {
-            create(core, client, unit, base.age, None).await
+            Box::pin(create(core, client, unit, base.age, None)).await
         }
         Err(error) => Err(error),
     }
@@ -266,7 +265,7 @@ async fn create(
         let changes = SessionData::new().changes_to(&unit.data);
         joined.data.apply(&changes);
         joined.max_age = unit.max_age;
-        match write(core, &existing, &joined, &changes, lease).await {
+        match write(core, &existing, &joined, || changes.clone(), lease).await {
             Ok(record) => return Ok(Outcome::Stored { record, own: true }),
             // It ended, or was sealed, before this one could join: begin again.
             Err(error) if error.kind() == ErrorKind::SessionEnded => {

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::authority::Origin;
 use crate::error::{Error, Result};
 
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// Which requests of other origins pass.
 #[derive(Debug, Clone)]
 pub(crate) struct OriginPolicy {
@@ -96,7 +98,7 @@ impl OriginPolicy {
         let headers = request.headers;
         let origin = only(headers, &ORIGIN).and_then(Origin::parse);
         let allowed = || origin.as_ref().is_some_and(|origin| self.allows(origin));
-        let mut sites = headers.get_all("sec-fetch-site").iter().map(HeaderValue::as_bytes);
+        let mut sites = headers.get_all(&SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
         if let Some(site) = sites.next() {
             let own = matches!(site, b"same-origin" | b"none") && sites.all(|other| other == site);
             return own || allowed();

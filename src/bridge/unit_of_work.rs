@@ -80,7 +80,7 @@ impl UnitOfWork {
         data
     }
 
-    /// What the request changed. Costs nothing if it changed nothing: the data is shared then.
+    /// What the request changed.
     pub(super) fn changes(&self) -> Changes {
         match &self.base {
             Some(base) if !self.destroy => base.data.changes_to(&self.data),
@@ -108,9 +108,10 @@ impl UnitOfWork {
         self.new_id == Some(WantsId::Seal)
     }
 
-    /// Whether the loaded session would stay as it is, with these changes of its data.
-    pub(super) fn leaves(&self, base: &Record, changes: &Changes) -> bool {
-        changes.is_empty() && self.new_id.is_none() && self.max_age() == base.max_age
+    /// Whether the loaded session stays as it is. Costs nothing if the request changed nothing: the
+    /// data is shared then.
+    pub(super) fn leaves(&self, base: &Record) -> bool {
+        self.new_id.is_none() && self.max_age() == base.max_age && self.data == base.data
     }
 
     /// Whether the request may be given the cookie of what was stored: it asked for a new id, or

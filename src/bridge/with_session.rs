@@ -78,10 +78,9 @@ where
         max_age: (left.max_age != record.max_age).then_some(left.max_age),
         ..UnitOfWork::new(record.clone(), record.session_id)
     };
-    let changes = unit.changes();
-    if !unit.leaves(record, &changes) {
+    if !unit.leaves(record) {
         counted(core, in_time())?;
-        counted(core, commit::write(core, record, &unit, &changes, Some(&lease)).await)?;
+        counted(core, commit::write(core, record, &unit, || unit.changes(), Some(&lease)).await)?;
     }
     Ok(LeasedOutcome::Done(result))
 }

@@ -116,7 +116,7 @@ impl SessionData {
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) if the data is no `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        T::deserialize(self.to_value()).map_err(|e| {
+        T::deserialize(&*self.0).map_err(|e| {
             Error::new(
                 ErrorKind::InvalidData,
                 format!("the session is no {}", std::any::type_name::<T>()),
@@ -286,7 +286,7 @@ fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
 }
 
 fn decode<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, Error> {
-    T::deserialize(value.clone()).map_err(|e| {
+    T::deserialize(value).map_err(|e| {
         Error::new(
             ErrorKind::InvalidData,
             format!("the value under {key:?} is no {}", std::any::type_name::<T>()),
@@ -308,20 +308,19 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// Without recursion: the data may be as deep as its maker liked.
 fn shallower_than(map: &Map, limit: usize) -> bool {
-    let mut open: Vec<(&Value, usize)> = map.values().map(|value| (value, 2)).collect();
+    let nests = |value: &&Value| value.is_array() || value.is_object();
+    let mut open: Vec<(&Value, usize)> =
+        map.values().filter(nests).map(|value| (value, 2)).collect();
     while let Some((value, depth)) = open.pop() {
+        if depth > limit {
+            return false;
+        }
         match value {
             Value::Array(items) => {
-                if depth > limit {
-                    return false;
-                }
-                open.extend(items.iter().map(|item| (item, depth + 1)));
+                open.extend(items.iter().filter(nests).map(|item| (item, depth + 1)));
             }
             Value::Object(map) => {
-                if depth > limit {
-                    return false;
-                }
-                open.extend(map.values().map(|item| (item, depth + 1)));
+                open.extend(map.values().filter(nests).map(|item| (item, depth + 1)));
             }
             _ => {}
         }

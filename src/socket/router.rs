@@ -4,8 +4,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::Route;
+use futures_util::TryFutureExt as _;
+use futures_util::future::MapOk;
 use std::convert::Infallible;
-use tower_layer::Layer;
+use std::task::{Context, Poll};
+use tower_layer::{Layer, Stack, layer_fn};
 use tower_service::Service;
 
 use crate::bridge::SessionBridge;
@@ -41,5 +44,29 @@ where
     <L::Service as Service<Request>>::Future: Send + 'static,
     Response: Send,
 {
-    router.layer(socket_layer).layer(bridge.layer())
+    // One layer of the router: each costs every request a box for its future and one for its body.
+    let sockets = Stack::new(socket_layer, layer_fn(Answering));
+    router.layer(Stack::new(sockets, bridge.layer()))
+}
+
+/// Makes an axum response of what the inner service answers.
+#[derive(Clone)]
+struct Answering<S>(S);
+
+impl<S> Service<Request> for Answering<S>
+where
+    S: Service<Request, Error = Infallible>,
+    S::Response: IntoResponse,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = MapOk<S::Future, fn(S::Response) -> Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.0.call(request).map_ok(IntoResponse::into_response)
+    }
 }

@@ -43,6 +43,18 @@ struct Entry {
     queued: u64,
 }
 
+impl Entry {
+    /// Brings the record's turn in the purge forward, if it would come too late.
+    fn queue(&mut self, id: &SessionId, expiry: &mut BTreeSet<(u64, SessionId)>) {
+        let expires_at = self.session.expires_at;
+        if expires_at < self.queued {
+            expiry.remove(&(self.queued, *id));
+            expiry.insert((expires_at, *id));
+            self.queued = expires_at;
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Tables {
     records: HashMap<SessionId, Entry>,
@@ -72,18 +84,17 @@ impl Tables {
         {
             self.clients.remove(&client);
         }
-        self.queue(id, expires_at);
+        entry.queue(id, &mut self.expiry);
         Some(old)
     }
 
-    /// Brings a record's turn in the purge forward, if it would come too late.
-    fn queue(&mut self, id: &SessionId, expires_at: u64) {
-        let Some(entry) = self.records.get_mut(id).filter(|entry| expires_at < entry.queued) else {
-            return;
-        };
-        self.expiry.remove(&(entry.queued, *id));
-        entry.queued = expires_at;
-        self.expiry.insert((expires_at, *id));
+    /// Moves a record's expiry. `false` if there is none.
+    fn touch(&mut self, id: &SessionId, expires_at: u64, ttl: u64) -> bool {
+        let Some(entry) = self.records.get_mut(id) else { return false };
+        entry.session.expires_at = expires_at;
+        entry.session.ttl = ttl;
+        entry.queue(id, &mut self.expiry);
+        true
     }
 
     fn remove(&mut self, id: &SessionId) -> Option<StoredSession> {
@@ -163,12 +174,7 @@ impl SessionStore for LiveStore {
     }
 
     async fn touch(&self, id: &SessionId, expires_at: u64, ttl: u64) -> StoreResult<bool> {
-        let mut tables = self.lock();
-        let Some(entry) = tables.records.get_mut(id) else { return Ok(false) };
-        entry.session.expires_at = expires_at;
-        entry.session.ttl = ttl;
-        tables.queue(id, expires_at);
-        Ok(true)
+        Ok(self.lock().touch(id, expires_at, ttl))
     }
 
     async fn list(

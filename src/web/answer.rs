@@ -13,8 +13,8 @@ use super::request::{RequestState, Send, is_away};
 use super::session::{CookieAction, Session};
 use super::signing::Signature;
 use crate::backend::Loaded;
-use crate::bridge::{ClientCookie, Secure};
-use crate::error::Result;
+use crate::bridge::{ClientCookie, OwnEnds, Secure};
+use crate::error::{Error, Result};
 use crate::session::{ClientId, MaxAge, Record, Renewal};
 
 /// What a response does about the session cookie.
@@ -34,21 +34,48 @@ const FRESH: Duration = Duration::from_millis(100);
 
 /// The answer to a request.
 pub(super) struct Answer<'a> {
-    pub(super) request: &'a RequestState,
+    request: &'a RequestState,
+    /// What the handler has ended by id.
+    ends: OwnEnds,
+    /// The handler's response has no field about caches.
+    silent: bool,
+    /// It allows shared caches to keep it.
+    shareable: bool,
 }
 
-impl Answer<'_> {
-    /// Commits, and puts the cookies on the response; or makes it the answer of a failed commit.
-    pub(super) async fn finish<B>(
+/// What became of the request's session.
+pub(super) struct Settled {
+    /// Why the commit failed.
+    failed: Option<Error>,
+    plan: Plan,
+}
+
+impl<'a> Answer<'a> {
+    /// `headers` are the handler's.
+    pub(super) fn new(request: &'a RequestState, ends: OwnEnds, headers: &HeaderMap) -> Self {
+        let silent = caching::is_silent(headers);
+        let shareable = !silent && caching::is_shareable(headers);
+        Self { request, ends, silent, shareable }
+    }
+
+    /// Commits, and decides on the session cookie.
+    pub(super) async fn settle(&mut self) -> Settled {
+        let failed = self.commit(!self.shareable).await.err();
+        Settled { failed, plan: self.plan(self.shareable).await }
+    }
+
+    /// Puts the cookies on the response; or makes it the answer of a failed commit.
+    pub(super) fn finish<B>(
         &self,
+        settled: Settled,
         kit: &CookieKit,
         mut response: Response<B>,
         empty: impl FnOnce() -> B,
     ) -> Response<B> {
         let retry_after = self.request.bridge.options().retry_after;
         rejection::settle_retry_after(&mut response, retry_after);
-        let shareable = caching::is_shareable(response.headers());
-        if let Err(error) = self.commit(!shareable).await {
+        let failed = settled.failed.is_some();
+        if let Some(error) = settled.failed {
             if is_away(&error) {
                 self.request.bridge.counters().errors.add(1);
             }
@@ -65,15 +92,22 @@ impl Answer<'_> {
                 rejection::set_retry_after(response.headers_mut(), retry_after);
             }
         }
-        let plan = self.plan(shareable).await;
-        self.set_cookies(kit, response.headers_mut(), &plan);
+        self.set_cookies(kit, response.headers_mut(), &settled.plan, self.silent || failed);
         response
     }
 
     /// `may_renew`: what a shared cache may keep brings no cookie, and so renews nothing.
-    async fn commit(&self, may_renew: bool) -> Result<()> {
+    async fn commit(&mut self, may_renew: bool) -> Result<()> {
         if let Some(session) = self.request.session.get() {
-            return self.request.ends().scope(session.commit(may_renew)).await;
+            if self.ends.is_empty() {
+                return session.commit(may_renew).await;
+            }
+            // The commit makes a logout of what the handler ended.
+            let ends = std::mem::take(&mut self.ends);
+            let mut commit = Box::pin(ends.scope(session.commit(may_renew)));
+            let done = commit.as_mut().await;
+            self.ends = OwnEnds::of(commit.as_mut());
+            return done;
         }
         let lifetime = &self.request.bridge.options().lifetime;
         let renews = may_renew && lifetime.renewal != Renewal::OnWrite;
@@ -119,7 +153,7 @@ impl Answer<'_> {
             }
             CookieAction::Clear => Plan::Clear,
             // Ended by its id, and loaded by no extractor.
-            CookieAction::Keep if self.request.ends().own().is_some() => Plan::Clear,
+            CookieAction::Keep if self.ends.own().is_some() => Plan::Clear,
             // A shared cache hands what it keeps to others.
             CookieAction::Keep if shareable => Plan::Keep,
             CookieAction::Keep => {
@@ -157,13 +191,13 @@ impl Answer<'_> {
         }
     }
 
-    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: &Plan) {
+    /// `silent`: the response has no field about caches.
+    fn set_cookies(&self, kit: &CookieKit, headers: &mut HeaderMap, plan: &Plan, silent: bool) {
         let secure = match self.request.bridge.options().secure {
             Secure::Yes => true,
             Secure::No => false,
             Secure::Auto => self.request.https,
         };
-        let silent = caching::is_silent(headers);
         let late = matches!(plan, Plan::Nothing);
         match plan {
             Plan::Set(record) => {
@@ -173,20 +207,21 @@ impl Answer<'_> {
             Plan::Clear if !self.request.presented.is_empty() => kit.clear_session(headers, secure),
             Plan::Clear | Plan::Keep | Plan::Nothing => {}
         }
-        if matches!(plan, Plan::Set(_) | Plan::Clear) {
+        let no_store = matches!(plan, Plan::Set(_) | Plan::Clear);
+        if no_store {
             caching::make_private_no_store(headers);
         }
-        let shareable = caching::is_shareable(headers);
-        if !shareable
-            && !late
-            && let Some(id) = self.client_to_send(plan)
-        {
+        let shareable = !silent && !no_store && caching::is_shareable(headers);
+        let client = if shareable || late { None } else { self.client_to_send(plan) };
+        if let Some(id) = client {
             let age = self.request.bridge.options().client_max_age;
             kit.set_client(headers, &id, self.signature_of(&id), age, secure);
+        }
+        let has_read = self.request.session.get().is_some() && silent;
+        if !no_store && (client.is_some() || has_read) {
             caching::make_private(headers);
         }
-        if self.request.session.get().is_some() && silent {
-            caching::make_private(headers);
+        if has_read {
             caching::vary_by_cookie(headers);
         }
     }
@@ -201,7 +236,7 @@ impl Answer<'_> {
     fn client_to_send(&self, plan: &Plan) -> Option<ClientId> {
         let before = *self.request.client();
         let Some(session) = self.request.session.get() else {
-            if self.request.ends().own() == Some(true) {
+            if self.ends.own() == Some(true) {
                 // As after any logout of a sealed session.
                 return Some(ClientId::generate());
             }

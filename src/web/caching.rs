@@ -54,6 +54,10 @@ fn mentions_caches(headers: &HeaderMap) -> bool {
 /// Keeps the response out of every cache, because it sets the session cookie. Stricter and neutral
 /// directives of the handler stay; extensions don't, for they may mean anything.
 pub(super) fn make_private_no_store(headers: &mut HeaderMap) {
+    if is_silent(headers) {
+        headers.insert(CACHE_CONTROL, PRIVATE_NO_STORE);
+        return;
+    }
     let mut text = String::from("private, no-store");
     for name in NEUTRAL {
         if directives(headers, &CACHE_CONTROL).any(|directive| directive.is(name)) {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,12 +12,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::admission::{Admission, Forbidden};
-use super::answer::Answer;
+use super::answer::{Answer, Settled};
 use super::body::SessionBody;
 use super::cookies::CookieKit;
 use super::rejection;
 use super::request::{Client, RequestState};
-use crate::bridge::SessionBridge;
+use crate::bridge::{OwnEnds, SessionBridge};
 
 /// Gives each request its session. See [`SessionBridge::layer`].
 #[derive(Debug, Clone)]
@@ -103,8 +103,12 @@ where
                 Ok(state) => {
                     let handler = self.inner.call(request);
                     Box::pin(async move {
-                        let response = state.ends().scope(handler).await?;
-                        Ok(shared.leave(&state, response).await)
+                        let mut handler = pin!(state.own_ends().scope(handler));
+                        let response = handler.as_mut().await?;
+                        let ends = OwnEnds::of(handler);
+                        let mut answer = Answer::new(&state, ends, response.headers());
+                        let settled = answer.settle().await;
+                        Ok(shared.leave(&state, &answer, settled, response))
                     })
                 }
                 Err(refusal) => Box::pin(ready(Ok(refusal))),
@@ -127,8 +131,11 @@ where
                 Ok(state) => state,
                 Err(refusal) => return Ok(refusal),
             };
-            let response = state.ends().scope(inner.call(request)).await?;
-            Ok(shared.leave(&state, response).await)
+            let mut handler = pin!(state.own_ends().scope(inner.call(request)));
+            let response = handler.as_mut().await?;
+            let mut answer = Answer::new(&state, OwnEnds::of(handler), response.headers());
+            let settled = answer.settle().await;
+            Ok(shared.leave(&state, &answer, settled, response))
         })
     }
 }
@@ -159,15 +166,17 @@ impl Shared {
         Ok(state)
     }
 
-    /// Makes the handler's response the answer.
-    async fn leave<B>(
+    /// Makes the handler's response the answer. No `async fn`: it would keep the response once more.
+    fn leave<B>(
         &self,
         state: &RequestState,
+        answer: &Answer<'_>,
+        settled: Settled,
         response: Response<B>,
     ) -> Response<SessionBody<B>> {
         let engine = state.engine().filter(|_| response.status() == StatusCode::OK).cloned();
         let response = response.map(|body| SessionBody::new(body, engine));
-        Answer { request: state }.finish(&self.kit, response, SessionBody::empty).await
+        answer.finish(settled, &self.kit, response, SessionBody::empty)
     }
 }
 

@@ -28,7 +28,6 @@ pub(super) struct RequestState {
     pub(super) refused: AtomicBool,
     /// The handler asked for the client id.
     pub(super) asked_for_client: AtomicBool,
-    ends: OwnEnds,
     pub(super) https: bool,
     pub(super) engine_io: bool,
     engine: Option<Arc<EngineConnection>>,
@@ -69,7 +68,6 @@ impl RequestState {
         Self {
             bridge,
             incoming,
-            ends: OwnEnds::new(presented.clone()),
             presented,
             client: Mutex::new(client),
             unreachable,
@@ -119,9 +117,9 @@ impl RequestState {
         }
     }
 
-    /// What the request's handler ends by id is noted here.
-    pub(super) fn ends(&self) -> &OwnEnds {
-        &self.ends
+    /// Where it is noted what the request's handler ends by id.
+    pub(super) fn own_ends(&self) -> OwnEnds {
+        OwnEnds::new(self.presented.clone())
     }
 
     /// The request's session, loaded at the first call.

@@ -394,7 +394,7 @@ impl Session {
             return Err(error);
         }
         let (result, unit, outcome) = self.judged(updated)?;
-        self.settle(&snapshot, unit, outcome);
+        self.settle(&snapshot, &unit, outcome);
         Ok(result)
     }
 }

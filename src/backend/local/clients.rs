@@ -1,8 +1,7 @@
 //! The mapping between clients and sessions, and what belongs to each client.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::{BuildHasher as _, Hash};
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -105,28 +104,33 @@ impl Slot {
 #[derive(Debug)]
 struct Sharded<K, V> {
     shards: [Mutex<HashMap<K, V>>; SHARDS],
-    hasher: RandomState,
 }
 
 impl<K, V> Default for Sharded<K, V> {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
-impl<K: Hash + Eq, V> Sharded<K, V> {
-    fn shard(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
-        // The remainder is below the number of shards on every platform.
-        let at = self.hasher.hash_one(key) % SHARDS as u64;
-        let at = usize::try_from(at).unwrap_or_default();
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+impl<K, V> Sharded<K, V> {
+    fn at(&self, place: usize) -> MutexGuard<'_, HashMap<K, V>> {
+        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn len(&self) -> usize {
-        let len = |shard: &Mutex<HashMap<K, V>>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
-        };
-        self.shards.iter().map(len).sum()
+        (0..SHARDS).map(|place| self.at(place).len()).sum()
+    }
+}
+
+impl<V> Sharded<ClientId, V> {
+    fn shard(&self, client: &ClientId) -> MutexGuard<'_, HashMap<ClientId, V>> {
+        self.at(client.place_among(SHARDS))
+    }
+}
+
+impl<V> Sharded<SessionId, V> {
+    fn shard(&self, session: &SessionId) -> MutexGuard<'_, HashMap<SessionId, V>> {
+        self.at(session.place_among(SHARDS))
     }
 }
 

@@ -111,6 +111,7 @@ mod tests {
             age: Duration::from_millis(age),
             ttl: Duration::from_millis(ttl),
             remaining: Duration::from_millis(ttl),
+            stamp: Stamp::default(),
         }
     }
 

@@ -10,12 +10,14 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +43,8 @@ pub struct LocalBackend<S> {
     sessions: Arc<Sessions<S>>,
     last_heartbeat: Mutex<Option<(NodeStats, Instant)>>,
     tasks: TaskTracker,
+    /// Set before `closing` is cancelled.
+    closed: AtomicBool,
     closing: CancellationToken,
 }
 
@@ -58,11 +62,13 @@ impl<S: SessionStore> LocalBackend<S> {
                 () = stop.cancelled() => {}
             }
         });
-        Self { sessions, last_heartbeat: Mutex::new(None), tasks, closing }
+        let closed = AtomicBool::new(false);
+        Self { sessions, last_heartbeat: Mutex::new(None), tasks, closed, closing }
     }
 
     fn open(&self) -> Result<()> {
-        if self.closing.is_cancelled() {
+        // Without the lock that the token would take.
+        if self.closed.load(Ordering::SeqCst) {
             return Err(closed());
         }
         Ok(())
@@ -70,27 +76,59 @@ impl<S: SessionStore> LocalBackend<S> {
 
     /// Runs a change to its end even if the caller goes away. What a store does without waiting is
     /// done at once, in the caller's task; the rest is left to a task of its own.
-    async fn run_to_completion<T, F>(&self, change: impl FnOnce(Arc<Sessions<S>>) -> F) -> Result<T>
+    ///
+    /// No `async fn`: its future would have to hold the change, whole, until it is in its box.
+    fn begin<T, F>(&self, change: impl FnOnce(Arc<Sessions<S>>) -> F) -> Begun<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // Before `closing` is read: a shutdown that begins in between waits for this one.
+        // Before `closed` is read: a shutdown that begins in between waits for this one. The fence pairs
+        // with the shutdown's.
         let running = self.tasks.token();
-        self.open()?;
+        fence(Ordering::SeqCst);
+        if let Err(error) = self.open() {
+            return Begun::Done(Err(error));
+        }
         let change = AssertUnwindSafe(change(self.sessions.clone())).catch_unwind();
-        let mut change = Box::pin(async {
+        // No async block, which would have room for the change twice.
+        let mut change = Box::pin(change.map(move |done| {
             let _running = running;
-            change.await.unwrap_or_else(|panic| Err(panicked(&*panic)))
-        });
+            done.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        }));
         // Once: between two polls a caller that goes away would leave it half done, and one that
         // does not poll would hold up others.
-        if let Some(result) = change.as_mut().now_or_never() {
-            return result;
+        match change.as_mut().now_or_never() {
+            Some(result) => Begun::Done(result),
+            None => Begun::Running(self.tasks.spawn(change)),
         }
-        let task = self.tasks.spawn(change);
-        task.await.unwrap_or_else(|error| Err(Error::store("the store's task was ended", error)))
     }
+
+    /// [`begin`](Self::begin), and its result.
+    fn run_to_completion<T, F>(
+        &self,
+        change: impl FnOnce(Arc<Sessions<S>>) -> F,
+    ) -> impl Future<Output = Result<T>> + Send
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let begun = self.begin(change);
+        async {
+            match begun {
+                Begun::Done(result) => result,
+                Begun::Running(task) => task
+                    .await
+                    .unwrap_or_else(|error| Err(Error::store("the store's task was ended", error))),
+            }
+        }
+    }
+}
+
+/// A change that has begun.
+enum Begun<T> {
+    Done(Result<T>),
+    Running(JoinHandle<Result<T>>),
 }
 
 /// The error of a store that panicked.
@@ -287,6 +325,8 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
     }
 
     async fn shutdown(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.closing.cancel();
         self.tasks.close();
         if tokio::time::timeout(OPERATION_LIMIT, self.tasks.wait()).await.is_err() {

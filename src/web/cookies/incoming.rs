@@ -1,14 +1,13 @@
 //! Reading the two cookies of a request.
 
-use std::ops::RangeInclusive;
-
 use http::HeaderMap;
 use http::header::COOKIE;
 
 use super::session_cookie::SessionCookie;
+use super::verifier::{Opened, Verified, Verifier};
 use crate::bridge::Anomaly;
 use crate::session::{ClientId, SessionId};
-use crate::web::signing::{KeyRing, Proven, Signature};
+use crate::web::signing::Signature;
 
 /// Cookies of one name that are looked at.
 const CANDIDATES: usize = 32;
@@ -28,24 +27,21 @@ pub(in crate::web) struct Incoming {
     pub(in crate::web) anomalies: Vec<Anomaly>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::web) struct Verified<T> {
-    pub(in crate::web) value: T,
-    /// Signed by a key that is no longer the first.
-    pub(in crate::web) stale: bool,
-}
-
 impl Incoming {
-    pub(super) fn read(headers: &HeaderMap, sessions: &KeyRing, clients: &KeyRing) -> Self {
+    pub(super) fn read(
+        headers: &HeaderMap,
+        sessions: &Verifier<SessionCookie>,
+        clients: &Verifier<ClientId>,
+    ) -> Self {
         let mut incoming = Self::default();
         let (mut session_candidates, mut client_candidates) = (0, 0);
         for pair in pairs(headers) {
-            if let Some(value) = value_of(pair, sessions.name()) {
+            if let Some(value) = value_of(pair, sessions.keys().name()) {
                 session_candidates += 1;
                 if session_candidates <= CANDIDATES && incoming.sessions.len() < LOOKED_UP {
                     incoming.read_session(value, sessions);
                 }
-            } else if let Some(value) = value_of(pair, clients.name()) {
+            } else if let Some(value) = value_of(pair, clients.keys().name()) {
                 client_candidates += 1;
                 if client_candidates <= CANDIDATES && incoming.client.is_none() {
                     incoming.read_client(value, clients);
@@ -60,55 +56,23 @@ impl Incoming {
         self.sessions.iter().map(|session| session.value.id)
     }
 
-    fn read_session(&mut self, value: &[u8], ring: &KeyRing) {
-        match opened(value, ring, SessionCookie::LENGTHS, SessionCookie::parse) {
-            Opened::Valid(value, proven) => {
-                self.sessions.push(Verified { value, stale: proven.stale });
-            }
+    fn read_session(&mut self, value: &[u8], sessions: &Verifier<SessionCookie>) {
+        match sessions.open(value) {
+            Opened::Valid(session, _) => self.sessions.push(session),
             Opened::Bad(anomaly) => self.anomalies.push(anomaly),
             Opened::Empty => {}
         }
     }
 
-    fn read_client(&mut self, value: &[u8], ring: &KeyRing) {
-        let parse = |text: &str| ClientId::parse(text).ok();
-        match opened(value, ring, ClientId::LEN..=ClientId::LEN, parse) {
-            Opened::Valid(value, proven) => {
-                self.client = Some(Verified { value, stale: proven.stale });
-                self.client_signature = proven.signature;
+    fn read_client(&mut self, value: &[u8], clients: &Verifier<ClientId>) {
+        match clients.open(value) {
+            Opened::Valid(client, signature) => {
+                self.client = Some(client);
+                self.client_signature = signature;
             }
             Opened::Bad(anomaly) => self.anomalies.push(anomaly),
             Opened::Empty => {}
         }
-    }
-}
-
-/// What a cookie's value turns out to be.
-enum Opened<'a, T> {
-    Valid(T, Proven<'a>),
-    Bad(Anomaly),
-    /// What a browser sends that keeps cleared cookies for a while.
-    Empty,
-}
-
-fn opened<'a, T>(
-    value: &'a [u8],
-    ring: &KeyRing,
-    lengths: RangeInclusive<usize>,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Opened<'a, T> {
-    // Nothing but ASCII of the right length is worth a signature's check.
-    let length = value.len().checked_sub(ring.overhead());
-    let text = std::str::from_utf8(value)
-        .ok()
-        .filter(|text| text.is_ascii() && length.is_some_and(|length| lengths.contains(&length)));
-    match text.and_then(|text| ring.verify(text)) {
-        Some(proven) => match parse(proven.value) {
-            Some(value) => Opened::Valid(value, proven),
-            None => Opened::Bad(Anomaly::MalformedId),
-        },
-        None if value.is_empty() => Opened::Empty,
-        None => Opened::Bad(Anomaly::BadSignature),
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod incoming;
 mod outgoing;
+mod recent;
 mod session_cookie;
+mod verifier;
 
 use std::time::Duration;
 
@@ -12,16 +14,17 @@ use super::signing::{KeyRing, Signature};
 use crate::bridge::{Options, SameSite};
 use crate::session::{ClientId, SessionId};
 use outgoing::{Attributes, Lines};
+use verifier::Verifier;
 
 pub(super) use incoming::Incoming;
 pub(super) use session_cookie::SessionCookie;
 
 /// Reads and writes the cookies as the options say.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct CookieKit {
-    session: KeyRing,
+    session: Verifier<SessionCookie>,
     session_lines: Lines,
-    client: KeyRing,
+    client: Verifier<ClientId>,
     client_lines: Lines,
 }
 
@@ -39,9 +42,9 @@ impl CookieKit {
             },
         };
         Self {
-            session: KeyRing::new(&options.key, keys),
+            session: Verifier::of_sessions(KeyRing::new(&options.key, keys)),
             session_lines: Lines::new(&options.key, &attributes),
-            client: KeyRing::new(&options.client_key, keys),
+            client: Verifier::of_clients(KeyRing::new(&options.client_key, keys)),
             client_lines: Lines::new(&options.client_key, &attributes),
         }
     }
@@ -60,7 +63,7 @@ impl CookieKit {
         age: Duration,
         secure: bool,
     ) {
-        let signature = signature.or_else(|| self.client.sign(id.as_str()));
+        let signature = signature.or_else(|| self.client.keys().sign(id.as_str()));
         self.client_lines.set(headers, signature, id.as_str(), Some(age), secure);
     }
 
@@ -80,7 +83,7 @@ impl CookieKit {
             }
             None => id.as_str().to_owned(),
         };
-        self.session_lines.set(headers, self.session.sign(&value), &value, age, secure);
+        self.session_lines.set(headers, self.session.keys().sign(&value), &value, age, secure);
     }
 
     /// Clears the session cookie, with the attributes that it was set with.
@@ -91,7 +94,7 @@ impl CookieKit {
 
 #[cfg(test)]
 mod tests {
-    use super::incoming::Verified;
+    use super::verifier::Verified;
     use super::*;
     use crate::bridge::Anomaly;
     use http::HeaderValue;
@@ -169,7 +172,7 @@ mod tests {
         let ids: Vec<SessionId> = (0..6).map(|_| SessionId::generate()).collect();
         let mut line = String::from("app.sid=junk");
         for id in &ids {
-            line.push_str(&format!("; app.sid={}", kit.session.signed(id.as_str())));
+            line.push_str(&format!("; app.sid={}", kit.session.keys().signed(id.as_str())));
         }
         let incoming = kit.read(&headers(&[line.as_bytes()]));
         let read: Vec<SessionId> = incoming.sessions.iter().map(|found| found.value.id).collect();
@@ -192,7 +195,7 @@ mod tests {
         let kit = kit();
         let id = SessionId::generate();
         for end in ["", "x", "-1", "+1", "1.2", "1234567890123", " 1"] {
-            let signed = kit.session.signed(&format!("{}.{end}", id.as_str()));
+            let signed = kit.session.keys().signed(&format!("{}.{end}", id.as_str()));
             let line = format!("app.sid={signed}");
             assert_eq!(session_of(&kit, line.as_bytes()), None, "{end:?}");
         }
@@ -202,7 +205,7 @@ mod tests {
     fn cookies_are_found_between_junk_and_over_several_lines() {
         let kit = kit();
         let id = SessionId::generate();
-        let ours = format!("app.sid={}", kit.session.signed(id.as_str()));
+        let ours = format!("app.sid={}", kit.session.keys().signed(id.as_str()));
         let mut line = b";;; =x; \xff\xfe=\x80; nameless; xapp.sid=1;app.sid.cid=2; ".to_vec();
         line.extend(ours.as_bytes());
         assert_eq!(session_of(&kit, &line), Some(id));
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn another_cookies_value_is_refused_and_counted() {
         let kit = kit();
-        let line = format!("app.sid={}", kit.client.signed(ClientId::generate().as_str()));
+        let line = format!("app.sid={}", kit.client.keys().signed(ClientId::generate().as_str()));
         let incoming = kit.read(&headers(&[line.as_bytes()]));
         assert_eq!(incoming.sessions, []);
         assert_eq!(incoming.anomalies, [Anomaly::BadSignature]);
@@ -223,7 +226,7 @@ mod tests {
     fn a_signed_value_that_is_no_id_is_refused() {
         let kit = kit();
         let almost = format!("{}*", "A".repeat(42));
-        let line = format!("app.sid={}", kit.session.signed(&almost));
+        let line = format!("app.sid={}", kit.session.keys().signed(&almost));
         let incoming = kit.read(&headers(&[line.as_bytes()]));
         assert_eq!(incoming.sessions, []);
         assert_eq!(incoming.anomalies, [Anomaly::MalformedId]);
@@ -247,7 +250,7 @@ mod tests {
         ) {
             let kit = kit();
             let id = SessionId::generate();
-            let ours = format!("; app.sid={}; ", kit.session.signed(id.as_str()));
+            let ours = format!("; app.sid={}; ", kit.session.keys().signed(id.as_str()));
             let mut line = [&before[..], ours.as_bytes(), &after[..]].concat();
             line.retain(|byte| *byte != 0x7f);
             prop_assert_eq!(session_of(&kit, &line), Some(id));
@@ -256,7 +259,7 @@ mod tests {
         #[test]
         fn a_truncated_or_extended_cookie_is_refused(cut in 0usize..87, tail in "[A-Za-z0-9=]{0,4}") {
             let kit = kit();
-            let signed = kit.session.signed(SessionId::generate().as_str());
+            let signed = kit.session.keys().signed(SessionId::generate().as_str());
             let other = format!("{}{tail}", &signed[..cut]);
             // The tail may be the very piece that was cut off.
             prop_assume!(other != signed);

@@ -1,6 +1,7 @@
 //! `Set-Cookie` lines of one cookie.
 
 use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use cookie::time::OffsetDateTime;
@@ -25,16 +26,27 @@ pub(super) struct Attributes {
 }
 
 /// The lines of one cookie, with everything formatted once that is the same in all of them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Lines {
     /// `name=`.
     begin: String,
     plain: Ending,
     secure: Ending,
+    life: Mutex<Life>,
+}
+
+/// How long a cookie lives, as the last line said it: most lines of a second say the same.
+#[derive(Debug, Default)]
+struct Life {
+    seconds: u64,
+    /// Seconds since the Unix epoch.
+    expires: u64,
+    /// `Max-Age` and `Expires`.
+    attributes: String,
 }
 
 /// What follows the value, with or without `Secure`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Ending {
     attributes: String,
     /// The whole line that clears the cookie.
@@ -47,6 +59,7 @@ impl Lines {
             begin: format!("{name}="),
             plain: Ending::new(name, attributes, false),
             secure: Ending::new(name, attributes, true),
+            life: Mutex::default(),
         }
     }
 
@@ -63,26 +76,40 @@ impl Lines {
         age: Option<Duration>,
         secure: bool,
     ) {
-        let attributes = &self.ending(secure).attributes;
-        let signature = signature.as_ref().map_or("", Signature::as_str);
-        // `; Max-Age=` and `; Expires=` with what follows them take less than 80.
-        let length = self.begin.len() + signature.len() + value.len() + attributes.len() + 80;
-        let mut line = String::with_capacity(length);
-        for part in [&self.begin, signature, value, attributes] {
+        let life = age.map(|age| self.life(age));
+        let parts = [
+            self.begin.as_str(),
+            signature.as_ref().map_or("", Signature::as_str),
+            value,
+            &self.ending(secure).attributes,
+            life.as_ref().map_or("", |life| life.attributes.as_str()),
+        ];
+        // A text without room to spare becomes a header value as it is.
+        let mut line = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
             line.push_str(part);
         }
-        if let Some(age) = age {
-            // Rounded up: a cookie with half a second to go is not to be cleared by `Max-Age=0`.
-            let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
-            let expires = now().as_secs().saturating_add(seconds).min(LAST_SECOND);
-            let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(expires));
-            // A string takes everything.
-            let _ = write!(line, "; Max-Age={seconds}; Expires={date}");
-        }
+        drop(life);
         // Names, values and attributes were checked to be visible ASCII.
         if let Ok(line) = HeaderValue::try_from(line) {
             headers.append(SET_COOKIE, line);
         }
+    }
+
+    /// What says that the cookie lives this long from now.
+    fn life(&self, age: Duration) -> MutexGuard<'_, Life> {
+        // Rounded up: a cookie with half a second to go is not to be cleared by `Max-Age=0`.
+        let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
+        let expires = now().as_secs().saturating_add(seconds).min(LAST_SECOND);
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if life.attributes.is_empty() || (life.seconds, life.expires) != (seconds, expires) {
+            let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(expires));
+            life.attributes.clear();
+            // A string takes everything.
+            let _ = write!(life.attributes, "; Max-Age={seconds}; Expires={date}");
+            (life.seconds, life.expires) = (seconds, expires);
+        }
+        life
     }
 
     /// Clears the cookie, with the attributes that it was set with.

@@ -9,7 +9,7 @@ use super::Session;
 use super::cookie_action::CookieAction;
 use crate::bridge::{Outcome, UnitOfWork};
 use crate::error::{ErrorKind, Result};
-use crate::session::{MaxAge, Record};
+use crate::session::{MaxAge, Record, Renewal};
 use crate::web::cookies::SessionCookie;
 
 /// How much earlier than its session a cookie may end before it is sent again: a hundredth of the
@@ -45,23 +45,25 @@ impl Session {
             let state = self.lock();
             (state.client, state.unit.clone())
         };
-        let cookie = self.inner.cookie.and_then(|cookie| cookie.left());
         let bridge = &self.inner.bridge;
+        // Only a renewal asks how long the cookie still lives.
+        let renews = bridge.options().lifetime.renewal != Renewal::OnWrite;
+        let cookie = self.inner.cookie.filter(|_| renews).and_then(|cookie| cookie.left());
         let outcome = bridge.commit_unit(client, &snapshot, cookie, may_renew).await;
         match self.judged(outcome)? {
             // Whatever was changed meanwhile is there.
             Outcome::Unchanged if !snapshot.save => {}
-            outcome => self.settle(&snapshot, snapshot.clone(), outcome),
+            outcome => self.settle(&snapshot, &snapshot, outcome),
         }
         Ok(())
     }
 
     /// Takes over what was written, below the changes made since the write began.
-    pub(super) fn settle(&self, snapshot: &UnitOfWork, written: UnitOfWork, outcome: Outcome) {
+    pub(super) fn settle(&self, snapshot: &UnitOfWork, written: &UnitOfWork, outcome: Outcome) {
         let mut state = self.lock();
         let since = snapshot.data.changes_to(&state.unit.data);
         let mut next = match outcome {
-            Outcome::Unchanged => written,
+            Outcome::Unchanged => written.clone(),
             Outcome::Stored { record, own } => {
                 state.client = record.client_id;
                 state.late = false;
