@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::lease_guard::LeaseGuard;
-use super::options::{OnConflict, Seal};
+use super::options::Seal;
 use super::own_ends;
-use super::unit_of_work::{Outcome, UnitOfWork, WantsId};
-use crate::backend::{Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId};
+use super::unit_of_work::{Outcome, UnitOfWork};
+use super::write::{self, Overwritten};
+use crate::backend::{Create, Created, DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Changes, ClientId, Record, SessionData};
 
@@ -75,7 +76,7 @@ pub(super) async fn update<R>(
         });
     }
     let lease = LeaseGuard::acquire(core, client).await?;
-    let mut unit = rebase(core, unit, lease.record()).await?;
+    let (mut unit, overwritten) = rebase(core, unit, lease.record()).await?;
     let result = change(&mut unit.data)?;
     let outcome = match &unit.base {
         None => commit_new(core, client, &unit, Some(&lease)).await?,
@@ -88,64 +89,10 @@ pub(super) async fn update<R>(
             }
         }
     };
-    Ok((result, unit, outcome))
-}
-
-/// Writes until it fits.
-pub(super) async fn write(
-    core: &Core,
-    base: &Record,
-    unit: &UnitOfWork,
-    changes: &Changes,
-    lease: Option<&LeaseGuard<'_>>,
-) -> Result<Arc<Record>> {
-    let overwrite = core.options.on_conflict == OnConflict::Overwrite;
-    let mut commit = Commit {
-        client: base.client_id,
-        generation: base.generation,
-        version: (!overwrite).then_some(base.version),
-        data: unit.data.clone(),
-        max_age: unit.max_age(),
-        lease: lease.map(LeaseGuard::lease),
-        release: lease.is_some(),
-        new_id: unit.new_id.map(|wants| match wants {
-            WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
-            WantsId::Seal => NewId::Seal,
-        }),
-    };
-    let deadline = Instant::now() + core.options.acquire_timeout;
-    loop {
-        match core.backend.commit(commit.clone()).await? {
-            Committed::Written(record) => {
-                core.counters.commits.add(1);
-                if let Some(lease) = lease {
-                    lease.released();
-                }
-                return Ok(Arc::new(record));
-            }
-            Committed::Ended => return Err(Error::ended()),
-            Committed::LeaseLost => return Err(Error::lease_lost()),
-            Committed::Conflict(newest) => {
-                core.counters.conflicts.add(1);
-                if core.options.on_conflict == OnConflict::Error {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "load it again and repeat the change",
-                    ));
-                }
-                if Instant::now() >= deadline {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "other writers were always faster; use `update` for busy sessions",
-                    ));
-                }
-                commit.version = Some(newest.version);
-                commit.data = newest.data;
-                commit.data.apply(changes);
-                commit.max_age = unit.max_age.unwrap_or(newest.max_age);
-            }
-        }
+    if matches!(outcome, Outcome::Stored { .. }) {
+        overwritten.note(core);
     }
+    Ok((result, unit, outcome))
 }
 
 /// Ends what the unit loaded, and begins what it holds now.
@@ -204,7 +151,7 @@ async fn commit_change(
     changes: &Changes,
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Outcome> {
-    match write(core, base, unit, changes, lease).await {
+    match write::write(core, base, unit, changes, lease).await {
         Ok(record) => Ok(Outcome::Stored { own: unit.owns(&record), record }),
         // Another request sealed it first. This one asked for the same, and whichever answer
         // the browser keeps has to be good: a sealed session of its own.
@@ -261,11 +208,16 @@ async fn create(
         };
         // Another request was first, and this one's data joins that session.
         let mut joined = UnitOfWork::new(existing.clone(), existing.session_id);
-        let changes = SessionData::new().changes_to(&unit.data);
+        let nothing = SessionData::new();
+        let changes = nothing.changes_to(&unit.data);
+        let overwritten = Overwritten::check(core, &changes, &nothing, &existing)?;
         joined.data.apply(&changes);
         joined.max_age = unit.max_age;
-        match write(core, &existing, &joined, &changes, lease).await {
-            Ok(record) => return Ok(Outcome::Stored { record, own: true }),
+        match write::write(core, &existing, &joined, &changes, lease).await {
+            Ok(record) => {
+                overwritten.note(core);
+                return Ok(Outcome::Stored { record, own: true });
+            }
             // It ended, or was sealed, before this one could join: begin again.
             Err(error) if error.kind() == ErrorKind::SessionEnded => {
                 if begun.elapsed() > core.options.acquire_timeout {
@@ -278,22 +230,30 @@ async fn create(
 }
 
 /// The unit's changes on top of the newest record.
-async fn rebase(core: &Core, unit: UnitOfWork, newest: Option<&Arc<Record>>) -> Result<UnitOfWork> {
+async fn rebase(
+    core: &Core,
+    unit: UnitOfWork,
+    newest: Option<&Arc<Record>>,
+) -> Result<(UnitOfWork, Overwritten)> {
     let seals = unit.seals() || core.options.seal == Seal::FromStart;
     let newest = match (&unit.base, newest) {
         (Some(base), Some(newest)) if base.generation == newest.generation => newest,
         (Some(base), _) => {
             if unit.seals() && is_superseded(core, base).await? {
                 let age = base.age;
-                return Ok(UnitOfWork { base: None, holds: None, superseded: true, age, ..unit });
+                let unit = UnitOfWork { base: None, holds: None, superseded: true, age, ..unit };
+                return Ok((unit, Overwritten::default()));
             }
             return Err(Error::ended());
         }
         (None, Some(newest)) if !seals && newest.is_joinable(core.options.join_window) => newest,
         // A session that is not this request's: without its cookie it stays closed.
-        (None, _) => return Ok(unit),
+        (None, _) => return Ok((unit, Overwritten::default())),
     };
+    let changes = unit.changes();
+    let read = unit.base.as_ref().map(|base| base.data.clone()).unwrap_or_default();
+    let overwritten = Overwritten::check(core, &changes, &read, newest)?;
     let mut data = newest.data.clone();
-    data.apply(&unit.changes());
-    Ok(UnitOfWork { base: Some(newest.clone()), data, ..unit })
+    data.apply(&changes);
+    Ok((UnitOfWork { base: Some(newest.clone()), data, ..unit }, overwritten))
 }
