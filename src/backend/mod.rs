@@ -205,7 +205,8 @@ pub trait Backend: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, "this backend has no list of nodes"))
     }
 
-    /// Whether operations would work now. Default: whether a [`load`](Self::load) does.
+    /// Whether operations would work now, writes included. Default: whether a [`load`](Self::load)
+    /// does.
     async fn health(&self) -> Result<()> {
         self.load(&[SessionId::generate()], None).await.map(drop)
     }

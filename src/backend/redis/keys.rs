@@ -17,6 +17,7 @@ use crate::session::{ClientId, SessionId};
 /// | `P:{sweep}:leader`, `P:{sweep}:candidates` | the node that sweeps; how many have asked to in this term |
 /// | channel `P:ev:<database>` | announcements: channels, other than keys, are those of all databases |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
+/// | `P:{instance}:w` | what a node's health check writes |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -75,6 +76,11 @@ impl Keys {
 
     pub(super) fn registry(&self) -> Vec<Key> {
         ["z", "h"].map(|part| format!("{}:{{nodes}}:{part}", self.prefix).into()).into()
+    }
+
+    /// What the health check of a process writes. In a cluster other nodes' may be in other slots.
+    pub(super) fn health(&self, instance: &str) -> Key {
+        format!("{}:{{{instance}}}:w", self.prefix).into()
     }
 
     /// The pattern of keyspace notifications for records.
