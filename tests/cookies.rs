@@ -265,6 +265,28 @@ async fn a_renewal_that_fails_is_no_error_of_a_route_without_a_session() {
     assert!(browser.get(&app, "/plain").await.set_cookie("sid").is_some());
 }
 
+#[tokio::test]
+async fn a_renewal_that_fails_is_no_error_of_a_request_that_only_reads() {
+    let store = ProbeStore::new();
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .renewal(Renewal::EveryResponse)
+        .store(store.clone());
+    let bridge = builder.build().await.unwrap();
+    let app = app(&bridge);
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    store.set_no_touch(true);
+    let read = browser.get(&app, "/read").await;
+    assert_eq!((read.status, &read.json()["data"]), (StatusCode::OK, &json!({"a": 1})));
+    assert!(read.set_cookie("sid").is_none(), "it was not renewed");
+    assert_eq!(bridge.stats().errors, 1);
+    // A write renews by itself, and fails or not by itself.
+    assert_eq!(browser.post(&app, "/merge", r#"{"a":2}"#).await.status, StatusCode::OK);
+    store.set_no_touch(false);
+    assert!(browser.get(&app, "/read").await.set_cookie("sid").is_some());
+}
+
 // ---- lives ---------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -35,10 +35,19 @@ pub(super) async fn commit(
         if !unit.save && !renews {
             return Ok(Outcome::Unchanged);
         }
-        return Ok(match core.backend.touch(&client, base.generation).await? {
-            Some(record) => Outcome::Stored { own: unit.owns(&record), record: Arc::new(record) },
-            None => Outcome::Gone { client, ended: false },
-        });
+        return match core.backend.touch(&client, base.generation).await {
+            Ok(Some(record)) => {
+                Ok(Outcome::Stored { own: unit.owns(&record), record: Arc::new(record) })
+            }
+            Ok(None) => Ok(Outcome::Gone { client, ended: false }),
+            // The request only read, and has what it asked for.
+            Err(error) if !unit.save => {
+                core.counters.errors.add(1);
+                tracing::warn!(%error, "a session was not renewed");
+                Ok(Outcome::Unchanged)
+            }
+            Err(error) => Err(error),
+        };
     }
     commit_change(core, client, base, unit, &changes, None).await
 }

@@ -333,9 +333,9 @@ impl Backend for RedisBackend {
         lease::release(&self.context, client, lease);
     }
 
-    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
+    async fn record_of(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        Ok(sessions::client_record(&self.context, client).await?.map(|record| record.session_id))
+        sessions::client_record(&self.context, client).await
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
