@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fred::types::config::Config;
 
-use crate::backend::redis::connection::tls;
+use crate::backend::redis::connection::{tls, url};
 use crate::error::{Error, Result};
 
 /// How to reach Redis, and under which names.
@@ -65,6 +65,10 @@ impl RedisConfig {
     /// | `redis-cluster://host:port?node=host:port` | a cluster |
     /// | `redis-sentinel://user:password@host:port/0?sentinelServiceName=name&node=host:port` | behind sentinels, whose addresses these are; user and password are those of Redis. `sentinelUsername` and `sentinelPassword` are for the sentinels' own |
     ///
+    /// Anything else is refused by its name: other schemes, other parameters, a user without a
+    /// password. Names and passwords are percent-encoded: `%20` is a space, `%23` is `#`, `%3F` is `?`,
+    /// `%40` is `@`.
+    ///
     /// Over TLS the server's certificate has to be of an authority that the system trusts. The
     /// variable `SSL_CERT_FILE` (a file in PEM format) or `SSL_CERT_DIR` names others instead, such
     /// as one of your own; what can be done in code is shown at [`from_fred`](Self::from_fred).
@@ -106,7 +110,8 @@ impl RedisConfig {
     ///
     /// For a client certificate take `with_client_auth_cert` instead. Nodes of a cluster tell each
     /// other's addresses, often as numbers: if the certificates hold names, see
-    /// `TlsHostMapping` there.
+    /// `TlsHostMapping` there. A `CredentialProvider` there may not give names or passwords with
+    /// spaces or quotes.
     pub fn from_fred(config: Config) -> Self {
         Self::at(Place::Config(Box::new(config)))
     }
@@ -210,6 +215,7 @@ impl RedisConfig {
         match &self.place {
             Place::Config(config) => Ok((**config).clone()),
             Place::Url(url) => {
+                url::check(url)?;
                 let (url, encrypted) = tls::without(url);
                 let config = Config::from_url(&url).map_err(|error| {
                     // Without the value: it may hold a password.

@@ -12,6 +12,7 @@ use crate::backend::redis::config::RedisConfig;
 use crate::backend::redis::connection::options::builder;
 use crate::backend::redis::connection::replication::ReplicatedPool;
 use crate::backend::redis::connection::sentinel::{Named, Sentinels};
+use crate::backend::redis::connection::url::in_a_line;
 use crate::backend::redis::error::failed;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,6 +37,9 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     let mut config = redis.fred()?;
     // Subscribers of the older protocol can't be asked anything.
     config.version = RespVersion::RESP3;
+    let in_a_line = |word: String| in_a_line(&word).into_owned();
+    config.username = config.username.map(in_a_line);
+    config.password = config.password.map(in_a_line);
     let database = config.database.unwrap_or(0);
     let clustered = config.server.is_clustered();
     let timeout = redis.timeout;
