@@ -21,6 +21,7 @@ pub struct RedisConfig {
     pub(super) prefix: String,
     pub(super) pool: usize,
     pub(super) timeout: Duration,
+    pub(super) startup: Duration,
     pub(super) keyspace: KeyspaceEvents,
     pub(super) sweep: Duration,
     pub(super) audit: Duration,
@@ -122,6 +123,7 @@ impl RedisConfig {
             prefix: "io-session".into(),
             pool: 4,
             timeout: Duration::from_secs(2),
+            startup: Duration::from_secs(60),
             keyspace: KeyspaceEvents::Apply,
             sweep: Duration::from_millis(100),
             audit: Duration::from_secs(30),
@@ -150,6 +152,14 @@ impl RedisConfig {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// How long a start waits for a Redis that is there and loads its data, up to 1 hour. Default
+    /// 60 s. What it waits for is logged.
+    #[must_use]
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.startup = timeout;
         self
     }
 
@@ -257,6 +267,12 @@ impl RedisConfig {
                 millis(10)..=seconds(60),
                 "10 milliseconds to 60 seconds",
             ),
+            (
+                "redis.startup_timeout",
+                self.startup,
+                Duration::ZERO..=seconds(3600),
+                "at most 1 hour",
+            ),
             ("redis.audit_interval", self.audit, seconds(1)..=seconds(3600), "1 second to 1 hour"),
         ] {
             if !range.contains(&value) {
@@ -318,6 +334,7 @@ mod tests {
             (redis().timeout(Duration::ZERO), "redis.timeout"),
             (redis().sweep_interval(Duration::from_secs(61)), "redis.sweep_interval"),
             (redis().audit_interval(Duration::from_millis(999)), "redis.audit_interval"),
+            (redis().startup_timeout(Duration::from_secs(3601)), "redis.startup_timeout"),
             (redis().wait_for_replicas(0, Duration::from_secs(1)), "redis.wait_for_replicas"),
             (redis().wait_for_replicas(17, Duration::from_secs(1)), "1 to 16"),
             (redis().wait_for_replicas(1, Duration::ZERO), "redis.wait_for_replicas"),
