@@ -22,7 +22,8 @@ pub enum ErrorKind {
     /// The change was not written.
     SessionEnded,
     /// Another writer changed the session first and
-    /// [`OnConflict::Error`](crate::bridge::OnConflict::Error) is set, or merging did not
+    /// [`OnConflict::Error`](crate::bridge::OnConflict::Error) is set, or it changed the same key
+    /// and [`OnConflict::Detect`](crate::bridge::OnConflict::Detect) is set, or merging did not
     /// succeed within the wait limit.
     Conflict,
     /// `with_session` (or `update`) was called for a session whose handler is running in this

@@ -15,7 +15,7 @@ use axum_io_session::session::Record;
 use axum_io_session::store::{
     FileStore, LiveStore, SessionStore, SetOutcome, StoreResult, StoredSession,
 };
-use axum_io_session::{ClientId, ErrorKind, SessionBridge, SessionId};
+use axum_io_session::{ClientId, ErrorKind, MaxAge, SessionBridge, SessionId};
 use support::faulty::{Faulty, single};
 use support::probe::ProbeStore;
 
@@ -285,4 +285,26 @@ async fn a_crash_while_a_session_is_sealed_leaves_only_the_sealed_one_to_be_reac
         let left = left.list(None, 10).await.unwrap().unwrap();
         assert_eq!(left.iter().map(|entry| entry.id).collect::<Vec<_>>(), [sealed.session_id]);
     }
+}
+
+#[tokio::test]
+async fn deadlines_are_kept_for_live_sessions_only() {
+    let backend = single(LiveStore::new(), BackendConfig::default());
+    let deadlines = || {
+        let tables = backend.table_sizes();
+        tables.iter().find(|(name, _)| *name == "deadlines").map(|(_, size)| *size)
+    };
+    for _ in 0..100 {
+        let record = begun(&*backend).await;
+        // A shorter life has an earlier deadline, and a sealed session another generation.
+        let mut commit = Commit::new(&record, record.data.clone());
+        commit.max_age = MaxAge::After(Duration::from_secs(60));
+        let Committed::Written(record) = backend.commit(commit).await.unwrap() else { panic!() };
+        let record = with_new_id(&*backend, &record, NewId::Seal).await;
+        assert_eq!(deadlines(), Some(1));
+        let ended = backend.destroy(DestroyTarget::Session(record.session_id)).await;
+        assert!(ended.unwrap());
+        assert_eq!(deadlines(), Some(0));
+    }
+    backend.shutdown().await;
 }

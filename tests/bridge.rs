@@ -12,6 +12,8 @@ use axum_io_session::{
 };
 use serde_json::json;
 use support::app::app;
+use support::faulty::Faulty;
+use support::http::Browser;
 use support::probe::ProbeStore;
 use support::world::{World, now_ms, world};
 use support::{KEY, next, so_far, until};
@@ -509,4 +511,19 @@ async fn a_handler_that_holds_too_long_is_told_and_its_write_is_refused() {
     let data = world.bridge.get_by_id(&session).await.unwrap().unwrap();
     assert_eq!(data.get::<i64>("n").unwrap(), Some(2));
     assert_eq!(world.bridge.stats().leases_lost, 1);
+}
+
+#[tokio::test]
+async fn a_client_whose_session_gets_a_new_id_meanwhile_has_a_session() {
+    let backend = |config| async { Ok(Faulty::make("seals behind a read", config)) };
+    let bridge = SessionBridge::builder().signing_keys([KEY]).backend(backend).build().await;
+    let bridge = bridge.unwrap();
+    let app = app(&bridge);
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"n":1}"#).await;
+    let client = browser.get(&app, "/client").await.body.parse().unwrap();
+    let before = bridge.session_id_of(&client).await.unwrap();
+    let data = bridge.get_by_client_id(&client).await.unwrap().expect("a session");
+    assert_eq!(data.to_value(), json!({"n": 1}));
+    assert_ne!(bridge.session_id_of(&client).await.unwrap(), before, "it has a new id");
 }

@@ -265,6 +265,68 @@ async fn a_renewal_that_fails_is_no_error_of_a_route_without_a_session() {
     assert!(browser.get(&app, "/plain").await.set_cookie("sid").is_some());
 }
 
+#[tokio::test]
+async fn a_renewal_that_fails_is_no_error_of_a_request_that_only_reads() {
+    let store = ProbeStore::new();
+    let builder = SessionBridge::builder()
+        .signing_keys([KEY])
+        .renewal(Renewal::EveryResponse)
+        .store(store.clone());
+    let bridge = builder.build().await.unwrap();
+    let app = app(&bridge);
+    let mut browser = Browser::new();
+    browser.post(&app, "/merge", r#"{"a":1}"#).await;
+    store.set_no_touch(true);
+    let read = browser.get(&app, "/read").await;
+    assert_eq!((read.status, &read.json()["data"]), (StatusCode::OK, &json!({"a": 1})));
+    assert!(read.set_cookie("sid").is_none(), "it was not renewed");
+    assert_eq!(bridge.stats().errors, 1);
+    // A write renews by itself, and fails or not by itself.
+    assert_eq!(browser.post(&app, "/merge", r#"{"a":2}"#).await.status, StatusCode::OK);
+    store.set_no_touch(false);
+    assert!(browser.get(&app, "/read").await.set_cookie("sid").is_some());
+}
+
+// ---- keys ----------------------------------------------------------------------------------
+
+/// Whether a browser keeps its session over requests that both nodes of a deploy get in turn.
+async fn keeps_its_session(store: &ProbeStore, browser: &mut Browser, keys: [&[&str]; 2]) -> bool {
+    let mut nodes = Vec::new();
+    for keys in keys {
+        let builder = SessionBridge::builder().signing_keys(keys).store(store.clone());
+        nodes.push(app(&builder.build().await.unwrap()));
+    }
+    for turn in 0..4 {
+        let n = browser.post(&nodes[turn % 2], "/inc", "").await.json()["data"]["n"].clone();
+        if n.as_u64() < Some(2) {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn signing_keys_are_replaced_on_a_rolling_deploy_in_steps_that_lose_no_session() {
+    let (old, new) = (KEY, OTHER_KEY);
+    let begun = async |store: &ProbeStore| {
+        let builder = SessionBridge::builder().signing_keys([old]).store(store.clone());
+        let mut browser = Browser::new();
+        browser.post(&app(&builder.build().await.unwrap()), "/inc", "").await;
+        browser
+    };
+    let store = ProbeStore::new();
+    let mut browser = begun(&store).await;
+    let steps: [&[&str]; 4] = [&[old], &[old, new], &[new, old], &[new]];
+    for step in steps.windows(2) {
+        assert!(keeps_its_session(&store, &mut browser, [step[0], step[1]]).await, "{step:?}");
+        assert!(keeps_its_session(&store, &mut browser, [step[1], step[1]]).await, "{step:?}");
+    }
+    // In one step a node signs by a key that the others do not know yet.
+    let store = ProbeStore::new();
+    let mut browser = begun(&store).await;
+    assert!(!keeps_its_session(&store, &mut browser, [&[new, old], &[old]]).await);
+}
+
 // ---- lives ---------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -69,7 +69,7 @@ check(`sockets connect by ${transport}`, async (context) => {
 });
 
 check("pages for operators are not there", async ({ browser }) => {
-  for (const path of ["/healthz", "/metrics", "/monitor", "/monitor/stats", "/monitor/nodes", "/monitor?x", "/metrics/"]) {
+  for (const path of ["/livez", "/readyz", "/healthz", "/metrics", "/monitor", "/monitor/stats", "/monitor/nodes", "/monitor?x", "/metrics/"]) {
     const answer = await browser().get(path);
     assert.equal(answer.status, 404, path);
     assert.doesNotMatch(answer.text, /node/, path);

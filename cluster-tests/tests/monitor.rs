@@ -88,6 +88,22 @@ fn without_redis_the_nodes_are_503_and_the_figures_are_still_there() {
 }
 
 #[test]
+fn while_redis_is_full_a_node_lives_and_is_not_ready() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(&redis, 1, &[]);
+    let browser = cluster.browser();
+    browser.post("/session/inc").ok();
+    let status = || ["/livez", "/readyz", "/healthz"].map(|path| browser.get(path).status);
+    assert_eq!(status(), [200, 200, 200]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(status(), [200, 503, 503]);
+    assert_eq!(browser.get("/session").status, 200, "reads go on");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(status(), [200, 200, 200]);
+    cluster.stop();
+}
+
+#[test]
 fn the_dashboard_shows_all_nodes_and_says_when_redis_is_away() {
     let mut redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &[]);

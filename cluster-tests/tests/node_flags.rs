@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use cluster_tests::Program;
+use cluster_tests::{Node, Program};
 
 const KEY: &str = "a key of thirty-two bytes or more";
 
@@ -117,4 +117,23 @@ fn words_that_a_flag_does_not_know_are_refused_with_those_that_it_does() {
     }
     let said = refusal(&["--origins", "https://example.com/path"], &[]);
     assert!(said.contains("allowed_origins"), "{said}");
+}
+
+#[test]
+fn a_client_that_has_sent_half_a_request_does_not_keep_a_node_from_ending() {
+    let admin = free_address();
+    let node = Node::start(&["--keys", KEY, "--admin", &admin]);
+    let address = node.url().trim_start_matches("http://").to_owned();
+    let half = |address: &str, text: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let header = "GET /session HTTP/1.1\r\nHost: x\r\nCook";
+    let body = "POST /session/set HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"a\":";
+    let _open = [half(&address, header), half(&address, body), half(&admin, header)];
+    // Answered behind them, so that they have been read.
+    assert_eq!(status(&address, "/livez"), 200);
+    assert_eq!(status(&admin, "/livez"), 200);
+    node.stop();
 }

@@ -176,6 +176,31 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn health_fails_while_redis_refuses_writes_and_reads_go_on() {
+    for program in servers() {
+        for (refusal, begin, end) in REFUSALS {
+            if program.contains("6.2") && refusal == "too few replicas" {
+                continue;
+            }
+            let place = format!("{program}, {refusal}");
+            let redis = RedisOptions::new().program(&program).start();
+            let node = node(&redis, BackendConfig::default()).await;
+            let kept = seeded(&node).await;
+            node.health().await.expect(&place);
+            begin(&redis);
+            let error = node.health().await.expect_err(&place);
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{place}");
+            let read = node.load(&[kept.session_id], None).await;
+            // Redis that lost its primary can refuse reads, too.
+            assert!(matches!(read, Ok(Loaded::Found(_))) || refusal == "a replica", "{place}");
+            end(&redis);
+            node.health().await.expect(&place);
+            node.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_end_and_nodes_come_and_go_while_redis_is_full() {
     for program in servers() {
         let redis = RedisOptions::new().program(&program).start();

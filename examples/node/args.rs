@@ -63,7 +63,7 @@ One node: HTTP and Socket.IO share one session.
   --on-rotate disconnect ON_ROTATE        sockets of a session that is sealed: disconnect or follow
   --seal on-rotate       SEAL             when sessions are sealed: on-rotate or from-start
   --origins LIST         ORIGINS          other origins that may use sessions, separated by commas
-  --admin ADDR           ADMIN            address for /healthz, /metrics and /monitor; without it they are
+  --admin ADDR           ADMIN            address for health, /metrics and /monitor; without it they are
                                           on the public port only while that one is a loopback address
   --probes               PROBES=1         adds routes and socket events for tests
   --help

@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long running requests may take once the node has been asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long those at the address for operators may take then.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// The largest body and message that the node accepts.
 const MEGABYTE: usize = 1_000_000;
 
@@ -127,7 +129,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     bridge.shutdown().await;
     stop_admin.cancel();
     if let Some(admin) = admin {
-        admin.await??;
+        // A client that has sent half a request must not keep this one from ending either.
+        if let Ok(served) = tokio::time::timeout(ADMIN_DRAIN, admin).await {
+            served??;
+        }
     }
     Ok(())
 }

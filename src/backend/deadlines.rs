@@ -1,7 +1,6 @@
 //! Deadlines of clients, in a queue that wakes its task.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -11,19 +10,24 @@ use crate::session::ClientId;
 
 /// Clients in the order of their deadlines. Without a task or a clock of its own.
 #[derive(Debug, Default)]
-pub(in crate::backend) struct DeadlineHeap(BinaryHeap<Reverse<(Instant, ClientId)>>);
+pub(in crate::backend) struct DeadlineSet(BTreeSet<(Instant, ClientId)>);
 
-impl DeadlineHeap {
+impl DeadlineSet {
     /// Whether the new deadline is the first.
     pub(in crate::backend) fn push(&mut self, at: Instant, client: ClientId) -> bool {
         let first = self.first().is_none_or(|next| at < next);
-        self.0.push(Reverse((at, client)));
+        self.0.insert((at, client));
         first
+    }
+
+    /// Takes out an entry that has become stale.
+    pub(in crate::backend) fn remove(&mut self, at: Instant, client: ClientId) {
+        self.0.remove(&(at, client));
     }
 
     /// The next deadline.
     pub(in crate::backend) fn first(&self) -> Option<Instant> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        self.0.first().map(|(at, _)| *at)
     }
 
     /// Takes up to `limit` entries whose time has come.
@@ -34,7 +38,7 @@ impl DeadlineHeap {
     ) -> Vec<(Instant, ClientId)> {
         let mut due = Vec::new();
         while due.len() < limit && self.first().is_some_and(|at| at <= now) {
-            due.extend(self.0.pop().map(|Reverse(entry)| entry));
+            due.extend(self.0.pop_first());
         }
         due
     }
@@ -50,12 +54,12 @@ impl DeadlineHeap {
 /// when it comes up, so a busy session costs nothing here.
 #[derive(Debug, Default)]
 pub(in crate::backend) struct Deadlines {
-    heap: Mutex<DeadlineHeap>,
+    heap: Mutex<DeadlineSet>,
     changed: Notify,
 }
 
 impl Deadlines {
-    fn heap(&self) -> MutexGuard<'_, DeadlineHeap> {
+    fn heap(&self) -> MutexGuard<'_, DeadlineSet> {
         self.heap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,6 +68,11 @@ impl Deadlines {
         if first {
             self.changed.notify_one();
         }
+    }
+
+    /// Takes out an entry whose session has ended. Nobody is woken for it.
+    pub(in crate::backend) fn remove(&self, at: Instant, client: ClientId) {
+        self.heap().remove(at, client);
     }
 
     /// Waits until entries are due and takes up to `limit` of them.
@@ -110,6 +119,19 @@ mod tests {
         }
         assert_eq!(start.elapsed().as_secs(), 3);
         assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_that_is_taken_out_does_not_come_up() {
+        let queue = Deadlines::default();
+        let (gone, stays) = (ClientId::generate(), ClientId::generate());
+        let (soon, late) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        queue.push(soon, gone);
+        queue.push(late, stays);
+        queue.remove(soon, gone);
+        queue.remove(soon, stays);
+        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.due(10).await, [(late, stays)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -111,11 +111,17 @@ pub trait Backend: Send + Sync + 'static {
     /// back runs out by itself. Does nothing if it is no longer the caller's.
     fn release(&self, client: &ClientId, lease: LeaseToken);
 
-    /// The client's live session. Default: by [`watch`](Self::watch).
-    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
+    /// The client's live session, in one step: a client whose session gets a new id has one at every
+    /// moment. Default: by [`watch`](Self::watch).
+    async fn record_of(&self, client: &ClientId) -> Result<Option<crate::session::Record>> {
         let record = self.watch(client).await?;
         self.unwatch(client);
-        Ok(record.map(|record| record.session_id))
+        Ok(record)
+    }
+
+    /// The id of the client's live session. Default: by [`record_of`](Self::record_of).
+    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
+        Ok(self.record_of(client).await?.map(|record| record.session_id))
     }
 
     /// The client that a live session belongs to. Default: by [`load`](Self::load).
@@ -214,7 +220,8 @@ pub trait Backend: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, "this backend has no list of nodes"))
     }
 
-    /// Whether operations would work now. Default: whether a [`load`](Self::load) does.
+    /// Whether operations would work now, writes included. Default: whether a [`load`](Self::load)
+    /// does.
     async fn health(&self) -> Result<()> {
         self.load(&[SessionId::generate()], None).await.map(drop)
     }

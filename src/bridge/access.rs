@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::commit;
 use super::core::Core;
 use super::lease_guard::LeaseGuard;
 use super::own_ends::{self, Ended};
 use super::unit_of_work::UnitOfWork;
+use super::write;
 use crate::backend::{DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Generation, MaxAge, Record, SessionData, SessionId};
@@ -101,7 +101,7 @@ async fn set(
         let touched = core.backend.touch(&client, record.generation).await?;
         return touched.map(drop).ok_or_else(Error::ended);
     }
-    commit::write(core, record, &unit, || unit.changes(), Some(&lease)).await.map(drop)
+    write::write(core, record, &unit, || unit.changes(), Some(&lease)).await.map(drop)
 }
 
 fn checked<T: Serialize>(

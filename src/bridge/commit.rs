@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::lease_guard::LeaseGuard;
-use super::options::{OnConflict, Seal};
+use super::options::Seal;
 use super::own_ends;
-use super::unit_of_work::{Outcome, UnitOfWork, WantsId};
-use crate::backend::{Commit, Committed, Create, Created, DestroyTarget, Loaded, NewId};
+use super::unit_of_work::{Outcome, UnitOfWork};
+use super::write::{self, Overwritten};
+use crate::backend::{Create, Created, DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{Changes, ClientId, Record, SessionData};
+use crate::session::{ClientId, Record, SessionData};
 
 /// Commits a unit of work. `cookie` is how long the request's cookie still lives, if that is known,
 /// and `may_renew` whether an unchanged session may be renewed.
@@ -33,10 +34,19 @@ pub(super) async fn commit(
         if !unit.save && !renews {
             return Ok(Outcome::Unchanged);
         }
-        return Ok(match core.backend.touch(&client, base.generation).await? {
-            Some(record) => Outcome::Stored { own: unit.owns(&record), record: Arc::new(record) },
-            None => Outcome::Gone { client, ended: false },
-        });
+        return match core.backend.touch(&client, base.generation).await {
+            Ok(Some(record)) => {
+                Ok(Outcome::Stored { own: unit.owns(&record), record: Arc::new(record) })
+            }
+            Ok(None) => Ok(Outcome::Gone { client, ended: false }),
+            // The request only read, and has what it asked for.
+            Err(error) if !unit.save => {
+                core.counters.errors.add(1);
+                tracing::warn!(%error, "a session was not renewed");
+                Ok(Outcome::Unchanged)
+            }
+            Err(error) => Err(error),
+        };
     }
     commit_change(core, client, base, unit, None).await
 }
@@ -74,7 +84,7 @@ pub(super) async fn update<R>(
         });
     }
     let lease = LeaseGuard::acquire(core, client).await?;
-    let mut unit = rebase(core, unit, lease.record()).await?;
+    let (mut unit, overwritten) = rebase(core, unit, lease.record()).await?;
     let result = change(&mut unit.data)?;
     let outcome = match &unit.base {
         None => commit_new(core, client, &unit, Some(&lease)).await?,
@@ -86,67 +96,10 @@ pub(super) async fn update<R>(
             }
         }
     };
-    Ok((result, unit, outcome))
-}
-
-/// Writes until it fits. `changes` are what a conflict with another writer leaves to do again.
-pub(super) async fn write(
-    core: &Core,
-    base: &Record,
-    unit: &UnitOfWork,
-    changes: impl Fn() -> Changes,
-    lease: Option<&LeaseGuard<'_>>,
-) -> Result<Arc<Record>> {
-    let overwrite = core.options.on_conflict == OnConflict::Overwrite;
-    let commit = |version, stamp, data, max_age| Commit {
-        client: base.client_id,
-        generation: base.generation,
-        version,
-        data,
-        max_age,
-        lease: lease.map(LeaseGuard::lease),
-        release: lease.is_some(),
-        new_id: unit.new_id.map(|wants| match wants {
-            WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
-            WantsId::Seal => NewId::Seal,
-        }),
-        stamp,
-    };
-    let version = (!overwrite).then_some(base.version);
-    let mut next = commit(version, base.stamp.clone(), unit.data.clone(), unit.max_age());
-    let deadline = Instant::now() + core.options.acquire_timeout;
-    loop {
-        match core.backend.commit(next).await? {
-            Committed::Written(record) => {
-                core.counters.commits.add(1);
-                if let Some(lease) = lease {
-                    lease.released();
-                }
-                return Ok(Arc::new(record));
-            }
-            Committed::Ended => return Err(Error::ended()),
-            Committed::LeaseLost => return Err(Error::lease_lost()),
-            Committed::Conflict(newest) => {
-                core.counters.conflicts.add(1);
-                if core.options.on_conflict == OnConflict::Error {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "load it again and repeat the change",
-                    ));
-                }
-                if Instant::now() >= deadline {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "other writers were always faster; use `update` for busy sessions",
-                    ));
-                }
-                let mut data = newest.data;
-                data.apply(&changes());
-                let max_age = unit.max_age.unwrap_or(newest.max_age);
-                next = commit(Some(newest.version), newest.stamp, data, max_age);
-            }
-        }
+    if matches!(outcome, Outcome::Stored { .. }) {
+        overwritten.note(core);
     }
+    Ok((result, unit, outcome))
 }
 
 /// Ends what the unit loaded, and begins what it holds now.
@@ -205,7 +158,7 @@ async fn commit_change(
     unit: &UnitOfWork,
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Outcome> {
-    match write(core, base, unit, || unit.changes(), lease).await {
+    match write::write(core, base, unit, || unit.changes(), lease).await {
         Ok(record) => Ok(Outcome::Stored { own: unit.owns(&record), record }),
         // Another request sealed it first. This one asked for the same, and whichever answer
         // the browser keeps has to be good: a sealed session of its own.
@@ -262,11 +215,16 @@ async fn create(
         };
         // Another request was first, and this one's data joins that session.
         let mut joined = UnitOfWork::new(existing.clone(), existing.session_id);
-        let changes = SessionData::new().changes_to(&unit.data);
+        let nothing = SessionData::new();
+        let changes = nothing.changes_to(&unit.data);
+        let overwritten = Overwritten::check(core, &changes, &nothing, &existing)?;
         joined.data.apply(&changes);
         joined.max_age = unit.max_age;
-        match write(core, &existing, &joined, || changes.clone(), lease).await {
-            Ok(record) => return Ok(Outcome::Stored { record, own: true }),
+        match write::write(core, &existing, &joined, || changes.clone(), lease).await {
+            Ok(record) => {
+                overwritten.note(core);
+                return Ok(Outcome::Stored { record, own: true });
+            }
             // It ended, or was sealed, before this one could join: begin again.
             Err(error) if error.kind() == ErrorKind::SessionEnded => {
                 if begun.elapsed() > core.options.acquire_timeout {
@@ -279,22 +237,30 @@ async fn create(
 }
 
 /// The unit's changes on top of the newest record.
-async fn rebase(core: &Core, unit: UnitOfWork, newest: Option<&Arc<Record>>) -> Result<UnitOfWork> {
+async fn rebase(
+    core: &Core,
+    unit: UnitOfWork,
+    newest: Option<&Arc<Record>>,
+) -> Result<(UnitOfWork, Overwritten)> {
     let seals = unit.seals() || core.options.seal == Seal::FromStart;
     let newest = match (&unit.base, newest) {
         (Some(base), Some(newest)) if base.generation == newest.generation => newest,
         (Some(base), _) => {
             if unit.seals() && is_superseded(core, base).await? {
                 let age = base.age;
-                return Ok(UnitOfWork { base: None, holds: None, superseded: true, age, ..unit });
+                let unit = UnitOfWork { base: None, holds: None, superseded: true, age, ..unit };
+                return Ok((unit, Overwritten::default()));
             }
             return Err(Error::ended());
         }
         (None, Some(newest)) if !seals && newest.is_joinable(core.options.join_window) => newest,
         // A session that is not this request's: without its cookie it stays closed.
-        (None, _) => return Ok(unit),
+        (None, _) => return Ok((unit, Overwritten::default())),
     };
+    let changes = unit.changes();
+    let read = unit.base.as_ref().map(|base| base.data.clone()).unwrap_or_default();
+    let overwritten = Overwritten::check(core, &changes, &read, newest)?;
     let mut data = newest.data.clone();
-    data.apply(&unit.changes());
-    Ok(UnitOfWork { base: Some(newest.clone()), data, ..unit })
+    data.apply(&changes);
+    Ok((UnitOfWork { base: Some(newest.clone()), data, ..unit }, overwritten))
 }

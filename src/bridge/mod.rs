@@ -28,6 +28,7 @@ mod start;
 mod stats;
 mod unit_of_work;
 mod with_session;
+mod write;
 
 pub use builder::SessionBridgeBuilder;
 pub use context::{SessionContext, SessionMut};

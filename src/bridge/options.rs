@@ -49,9 +49,14 @@ pub enum Secure {
 #[non_exhaustive]
 pub enum OnConflict {
     /// Applies the request's own changes (top-level keys set and removed) to the newest data.
-    /// This is the default.
+    /// This is the default. Of two writers of one key the last one wins, and
+    /// [`Stats::overwrites`](crate::bridge::Stats::overwrites) counts it.
     #[default]
     Merge,
+    /// As `Merge`, but fails with [`Conflict`](crate::ErrorKind::Conflict), over HTTP with 409, if
+    /// another writer changed one of the same keys: nothing is written then. Also for
+    /// `with_session` handlers, beside a plain request that changed one of their keys.
+    Detect,
     /// Overwrites the other's changes.
     Overwrite,
     /// Fails with [`Conflict`](crate::ErrorKind::Conflict), over HTTP with 409.

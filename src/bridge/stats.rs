@@ -52,6 +52,7 @@ pub(crate) struct Counters {
     pub(crate) created: Counter,
     pub(crate) commits: Counter,
     pub(crate) conflicts: Counter,
+    pub(crate) overwrites: Counter,
     pub(crate) ended: Counter,
     pub(crate) leases: Counter,
     pub(crate) lease_timeouts: Counter,
@@ -95,6 +96,7 @@ impl Counters {
             created: self.created.get(),
             commits: self.commits.get(),
             conflicts: self.conflicts.get(),
+            overwrites: self.overwrites.get(),
             ended: self.ended.get(),
             leases: self.leases.get(),
             lease_timeouts: self.lease_timeouts.get(),
@@ -139,6 +141,12 @@ pub struct Stats {
     pub commits: u64,
     /// Writes that met another writer.
     pub conflicts: u64,
+    /// Writes that set a key which another writer had changed since they read it: what that one
+    /// wrote is lost. Each is logged at the level debug with its keys. Use
+    /// [`update`](crate::Session::update) for values that depend on their old ones, or
+    /// [`OnConflict::Detect`](super::OnConflict::Detect). [`OnConflict::Overwrite`](super::OnConflict::Overwrite)
+    /// compares nothing, and so counts nothing.
+    pub overwrites: u64,
     /// Ends of sessions that this node was notified of.
     pub ended: u64,
     /// Leases granted.

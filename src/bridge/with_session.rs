@@ -4,13 +4,13 @@ use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 
-use super::commit;
 use super::context::SessionContext;
 use super::core::Core;
 use super::lease_guard::{LeaseGuard, disconnected};
 use super::own_ends::{self, Ended};
 use super::stats::Counters;
 use super::unit_of_work::UnitOfWork;
+use super::write;
 use crate::backend::{DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record, SessionId};
@@ -80,7 +80,7 @@ where
     };
     if !unit.leaves(record) {
         counted(core, in_time())?;
-        counted(core, commit::write(core, record, &unit, || unit.changes(), Some(&lease)).await)?;
+        counted(core, write::write(core, record, &unit, || unit.changes(), Some(&lease)).await)?;
     }
     Ok(LeasedOutcome::Done(result))
 }

@@ -10,7 +10,7 @@ const make = (tag, text, className = "") => {
 const EVERY = 2000;
 const GROUPS = {
   "Requests": ["requests", "loads", "errors", "served_anonymously"],
-  "Sessions": ["created", "commits", "conflicts", "ended"],
+  "Sessions": ["created", "commits", "conflicts", "overwrites", "ended"],
   "Leases": ["leases", "lease_timeouts", "leases_lost", "handlers_discarded"],
   "Sockets": ["sockets", "sockets_attached", "sockets_detached", "messages_sent", "messages_failed"],
   "Events": ["events", "events_missed"],

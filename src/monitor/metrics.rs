@@ -28,6 +28,11 @@ pub fn prometheus(bridge: &SessionBridge) -> String {
         ("created_total", "Sessions created by requests.", stats.created),
         ("commits_total", "Writes to existing sessions.", stats.commits),
         ("conflicts_total", "Writes that met another writer.", stats.conflicts),
+        (
+            "overwrites_total",
+            "Writes of a key that another writer had changed since it was read.",
+            stats.overwrites,
+        ),
         ("ended_total", "Ends of sessions published here.", stats.ended),
         ("leases_total", "Leases granted.", stats.leases),
         ("lease_timeouts_total", "Callers that waited for a lease in vain.", stats.lease_timeouts),

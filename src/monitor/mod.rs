@@ -27,7 +27,8 @@ pub use metrics::prometheus;
 ///
 /// | route | answers |
 /// |---|---|
-/// | `GET /healthz` | 200 if sessions can be read now, else 503; JSON |
+/// | `GET /livez` | 200 as long as the process answers, whatever Redis does; JSON |
+/// | `GET /readyz`, `GET /healthz` | 200 if sessions can be read and written now, else 503; JSON |
 /// | `GET /metrics` | [`Stats`](crate::bridge::Stats) as Prometheus text |
 /// | `GET /monitor` | a page that shows the figures and refreshes itself |
 /// | `GET /monitor/stats` | the figures as JSON |
@@ -55,7 +56,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(bridge: &SessionBridge) -> Route
     guarded(operators).merge(health_router(bridge))
 }
 
-/// `GET /healthz` of [`router`] alone, for a port on which the figures must not be seen.
+/// `GET /livez`, `/readyz` and `/healthz` of [`router`] alone, for a port on which the figures must not be seen.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -69,7 +70,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(bridge: &SessionBridge) -> Route
 /// # }
 /// ```
 pub fn health_router<S: Clone + Send + Sync + 'static>(bridge: &SessionBridge) -> Router<S> {
-    guarded(Router::new().route("/healthz", get(healthz)).with_state(bridge.clone()))
+    let checks = Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .with_state(bridge.clone());
+    guarded(checks)
 }
 
 /// Adds the headers that every answer has. Not to answers of other routes and fallbacks.
@@ -82,11 +88,15 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     }))
 }
 
-async fn healthz(State(bridge): State<SessionBridge>) -> impl IntoResponse {
+async fn live(State(bridge): State<SessionBridge>) -> impl IntoResponse {
+    Json(json!({ "status": "ok", "node": bridge.node() }))
+}
+
+async fn ready(State(bridge): State<SessionBridge>) -> impl IntoResponse {
     let (status, body) = match bridge.health().await {
         Ok(()) => (StatusCode::OK, json!({ "status": "ok", "node": bridge.node() })),
         Err(error) => {
-            tracing::warn!(%error, "health check failed");
+            tracing::warn!(?error, "health check failed");
             let body = json!({
                 "status": "unavailable", "node": bridge.node(), "error": error.to_string(),
             });
@@ -156,12 +166,14 @@ mod tests {
     async fn what_the_backend_must_be_asked_for_is_503_when_it_is_closed() {
         let bridge = SessionBridge::builder().node_id("n1").build().await.unwrap();
         bridge.shutdown().await;
-        for path in ["/monitor/nodes", "/healthz"] {
+        for path in ["/monitor/nodes", "/healthz", "/readyz"] {
             let (status, body) = ask(&bridge, path).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             assert!(body["error"].is_string() && body["node"] == "n1", "{path}: {body}");
         }
-        assert_eq!(ask(&bridge, "/monitor/stats").await.0, StatusCode::OK);
+        for path in ["/monitor/stats", "/livez"] {
+            assert_eq!(ask(&bridge, path).await.0, StatusCode::OK, "{path}");
+        }
     }
 
     #[tokio::test]
@@ -169,6 +181,8 @@ mod tests {
         let bridge = SessionBridge::builder().build().await.unwrap();
         let paths = [
             ("/healthz", "application/json"),
+            ("/livez", "application/json"),
+            ("/readyz", "application/json"),
             ("/metrics", "text/plain"),
             ("/monitor", "text/html"),
             ("/monitor/dashboard.js", "text/javascript"),
@@ -185,7 +199,7 @@ mod tests {
             assert!(headers[CONTENT_TYPE].to_str().unwrap().starts_with(kind), "{path}");
         }
         bridge.shutdown().await;
-        for path in ["/healthz", "/monitor/nodes"] {
+        for path in ["/healthz", "/readyz", "/monitor/nodes"] {
             let answer = answer(router(&bridge), path).await;
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(answer.headers()[CACHE_CONTROL], "no-store", "{path}");
@@ -232,7 +246,9 @@ mod tests {
     async fn health_is_mounted_apart_without_the_figures_and_leaves_other_routes_as_they_are() {
         let bridge = SessionBridge::builder().build().await.unwrap();
         let routes = || health_router(&bridge).route("/other", get(|| async { "other" }));
-        assert_eq!(answer(routes(), "/healthz").await.status(), StatusCode::OK);
+        for path in ["/livez", "/readyz", "/healthz"] {
+            assert_eq!(answer(routes(), path).await.status(), StatusCode::OK, "{path}");
+        }
         for path in ["/metrics", "/monitor", "/monitor/stats", "/monitor/nodes"] {
             assert_eq!(answer(routes(), path).await.status(), StatusCode::NOT_FOUND, "{path}");
         }

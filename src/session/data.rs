@@ -23,6 +23,10 @@ pub const MAX_DEPTH: usize = 100;
 /// plays no part. No key has a meaning to this crate (`__proto__`, `maxAge` or `_expire` are
 /// plain data).
 ///
+/// Integers are exact from -2^63 to 2^64 - 1. JSON text may hold greater ones: they become the nearest
+/// `f64`, as fractions do. Keep long numbers that must be exact, such as ids, as text; scripts in
+/// browsers count exactly only to 2^53.
+///
 /// ```
 /// use axum_io_session::SessionData;
 ///
@@ -30,6 +34,10 @@ pub const MAX_DEPTH: usize = 100;
 /// data.insert("n", 1)?;
 /// assert_eq!(data.get::<u32>("n")?, Some(1));
 /// assert_eq!(data.to_json(), r#"{"n":1}"#);
+///
+/// let long = SessionData::from_json(r#"{"n":18446744073709551617}"#)?;
+/// assert_eq!(long.get::<f64>("n")?, Some(18446744073709551616.0));
+/// assert!(data.insert("n", u128::MAX).is_err());
 /// # Ok::<(), axum_io_session::Error>(())
 /// ```
 #[derive(Clone, Default)]

@@ -95,6 +95,7 @@ mod tests {
             age: ttl.saturating_sub(remaining),
             ttl,
             remaining,
+            stamp: crate::session::Stamp::default(),
         }
     }
 

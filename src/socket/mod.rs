@@ -41,4 +41,4 @@ mod sink;
 pub use attach::{AttachError, attach};
 pub use context::SocketContext;
 pub use ext::{ClientSession, SocketSessionExt};
-pub use router::bridge_session;
+pub use router::{BelowSockets, bridge_session};

@@ -21,9 +21,13 @@ pub(super) use cookie_action::CookieAction;
 /// A request's session: an extractor.
 ///
 /// Reading and changing work on the request's own copy; what changed is committed after the
-/// handler, before the response leaves. Another request that changed other keys meanwhile loses
-/// nothing ([`OnConflict`](crate::bridge::OnConflict)); for a value that depends on its old one,
-/// such as a counter, use [`update`](Self::update).
+/// handler, before the response leaves, also if that is an error. Another request that changed other
+/// keys meanwhile loses nothing; of two that set the same key the last one wins
+/// ([`OnConflict`](crate::bridge::OnConflict)). For a value that depends on its old one, such as a
+/// counter, use [`update`](Self::update).
+///
+/// A timeout inside the session layer, which cuts a handler off, does not take back what the handler
+/// had set: that is committed. One outside the layer writes nothing.
 ///
 /// An empty new session is not stored and sets no cookie; the first change creates it.
 ///
@@ -192,6 +196,9 @@ impl Session {
     // ---- changing ------------------------------------------------------------------------
 
     /// Sets `key`; returns what was there.
+    ///
+    /// For a value that depends on its old one use [`update`](Self::update): another request may
+    /// have set the key since this one read it, and the last one wins.
     ///
     /// # Errors
     /// [`InvalidData`](ErrorKind::InvalidData) if `value` can't be serialized,

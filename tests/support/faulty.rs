@@ -196,8 +196,16 @@ impl Backend for Faulty {
             self.inner.release(client, lease);
         }
     }
-    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
-        self.inner.session_of(client).await
+    async fn record_of(&self, client: &ClientId) -> Result<Option<Record>> {
+        let record = self.inner.record_of(client).await?;
+        if self.fault == "seals behind a read"
+            && let Some(record) = &record
+        {
+            let mut seal = Commit::new(record, record.data.clone());
+            seal.new_id = Some(NewId::Seal);
+            self.inner.commit(seal).await?;
+        }
+        Ok(record)
     }
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
         self.inner.client_of(session).await

@@ -17,6 +17,7 @@ pub struct ProbeStore {
 #[derive(Default)]
 struct Switches {
     broken: AtomicBool,
+    no_touch: AtomicBool,
     no_list: AtomicBool,
     no_find: AtomicBool,
     reads: AtomicU64,
@@ -44,6 +45,11 @@ impl ProbeStore {
     /// From now on each operation fails, or works again.
     pub fn set_broken(&self, broken: bool) {
         self.switches.broken.store(broken, Ordering::SeqCst);
+    }
+
+    /// From now on each renewal fails, or works again.
+    pub fn set_no_touch(&self, broken: bool) {
+        self.switches.no_touch.store(broken, Ordering::SeqCst);
     }
 
     pub fn without_list(self) -> Self {
@@ -103,6 +109,9 @@ impl SessionStore for ProbeStore {
     async fn touch(&self, id: &SessionId, expires_at: u64, ttl: u64) -> StoreResult<bool> {
         self.switches.touches.fetch_add(1, Ordering::SeqCst);
         self.work().await?;
+        if self.switches.no_touch.load(Ordering::SeqCst) {
+            return Err(Box::new(Broken));
+        }
         self.live.touch(id, expires_at, ttl).await
     }
 

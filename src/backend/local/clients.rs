@@ -178,9 +178,9 @@ impl Slots {
         Some((slot.client, current.generation))
     }
 
-    /// Maps the slot's client to this record's session, and returns the deadline to queue if the
-    /// queued one comes too late. Only the holder of `op` calls it.
-    pub(super) fn map(&self, slot: &SlotRef<'_>, record: &Record) -> Option<Instant> {
+    /// Maps the slot's client to this record's session, and returns what is to change in the queue of
+    /// deadlines if the queued one comes too late. Only the holder of `op` calls it.
+    pub(super) fn map(&self, slot: &SlotRef<'_>, record: &Record) -> Option<Requeue> {
         let now = Instant::now();
         let deadline = now + record.remaining;
         let mut mapped = slot.lock();
@@ -191,9 +191,10 @@ impl Slots {
             current.sealed = record.sealed;
             current.version = record.version;
             current.deadline = deadline;
-            let queued = current.queued.filter(|at| *at <= deadline);
+            let stale = current.queued;
+            let queued = stale.filter(|at| *at <= deadline);
             current.queued = Some(queued.unwrap_or(deadline));
-            return queued.is_none().then_some(deadline);
+            return queued.is_none().then_some(Requeue { stale, at: deadline });
         }
         let old = mapped.take();
         let previous = match &old {
@@ -223,17 +224,18 @@ impl Slots {
         for id in old.iter().flat_map(Current::ids).filter(|id| !ids.contains(id)) {
             self.forget(slot, id);
         }
-        queued.is_none().then_some(deadline)
+        let stale = old.and_then(|old| old.queued);
+        queued.is_none().then_some(Requeue { stale, at: deadline })
     }
 
-    /// Ends the mapping of the slot's client and returns what it was. Only the holder of `op` calls
-    /// it.
-    pub(super) fn unmap(&self, slot: &SlotRef<'_>) -> Option<Mapped> {
+    /// Ends the mapping of the slot's client and returns what it was, and the queued deadline. Only
+    /// the holder of `op` calls it.
+    pub(super) fn unmap(&self, slot: &SlotRef<'_>) -> Option<(Mapped, Option<Instant>)> {
         let current = slot.lock().take()?;
         for id in current.ids() {
             self.forget(slot, id);
         }
-        Some(current.names())
+        Some((current.names(), current.queued))
     }
 
     /// Takes an id away from the slot, unless it leads to another one by now.
@@ -264,6 +266,13 @@ impl Slots {
         }
     }
 
+    /// Whether this is the queued deadline of the client's session.
+    pub(super) fn is_queued(&self, client: &ClientId, at: Instant) -> bool {
+        let shard = self.clients.shard(client);
+        let Some(slot) = shard.get(client) else { return false };
+        slot.lock().as_ref().is_some_and(|current| current.queued == Some(at))
+    }
+
     /// Queues a session's end once more.
     pub(super) fn requeue(&self, slot: &SlotRef<'_>, at: Instant) -> bool {
         match slot.lock().as_mut() {
@@ -279,6 +288,14 @@ impl Slots {
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.clients.len(), self.sessions.len())
     }
+}
+
+/// What is to change in the queue of deadlines.
+#[derive(Debug)]
+pub(super) struct Requeue {
+    /// The entry to take out.
+    pub(super) stale: Option<Instant>,
+    pub(super) at: Instant,
 }
 
 /// What an entry of the deadline queue means.

@@ -57,6 +57,10 @@ pub(super) async fn expiry_loop<S: SessionStore>(sessions: &Sessions<S>) {
                 Due::Stale => None,
                 Due::Later(later) => {
                     sessions.deadlines.push(later, client);
+                    // It may have ended in between, and found nothing to take out.
+                    if !sessions.slots.is_queued(&client, later) {
+                        sessions.deadlines.remove(later, client);
+                    }
                     None
                 }
                 Due::Now => Some(end_due(sessions, client)),

@@ -219,12 +219,10 @@ impl<S: SessionStore> Backend for LocalBackend<S> {
         self.sessions.slots.slot(client).lease.release(lease, self.sessions.config.lease_duration);
     }
 
-    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
+    async fn record_of(&self, client: &ClientId) -> Result<Option<Record>> {
         let client = *client;
-        let record = self
-            .run_to_completion(move |sessions| async move { sessions.live_record(client).await })
-            .await?;
-        Ok(record.map(|record| record.session_id))
+        self.run_to_completion(move |sessions| async move { sessions.live_record(client).await })
+            .await
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {

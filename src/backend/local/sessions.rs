@@ -3,7 +3,7 @@
 
 mod changes;
 
-use super::clients::{SlotRef, Slots};
+use super::clients::{Mapped, SlotRef, Slots};
 use super::codec::{self, Decoded};
 use super::publisher::Publisher;
 use crate::backend::deadlines::Deadlines;
@@ -217,14 +217,26 @@ impl<S: SessionStore> Sessions<S> {
     // ---- mapping and events -------------------------------------------------------------
 
     fn map(&self, slot: &SlotRef<'_>, record: &Record) {
-        if let Some(deadline) = self.slots.map(slot, record) {
-            self.deadlines.push(deadline, slot.client);
+        if let Some(change) = self.slots.map(slot, record) {
+            if let Some(stale) = change.stale {
+                self.deadlines.remove(stale, slot.client);
+            }
+            self.deadlines.push(change.at, slot.client);
         }
+    }
+
+    /// Unmaps the client's session, with its deadline.
+    fn unmap(&self, slot: &SlotRef<'_>) -> Option<Mapped> {
+        let (ended, queued) = self.slots.unmap(slot)?;
+        if let Some(at) = queued {
+            self.deadlines.remove(at, slot.client);
+        }
+        Some(ended)
     }
 
     /// Unmaps the client's session and publishes its end.
     pub(super) fn end(&self, slot: &SlotRef<'_>, reason: DestroyReason) {
-        if let Some(ended) = self.slots.unmap(slot) {
+        if let Some(ended) = self.unmap(slot) {
             self.publisher.end(slot.client, ended.session_id, Some(ended.generation), reason);
         }
     }

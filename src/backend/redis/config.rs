@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fred::types::config::Config;
 
-use crate::backend::redis::connection::tls;
+use crate::backend::redis::connection::{tls, url};
 use crate::error::{Error, Result};
 
 /// How to reach Redis, and under which names.
@@ -21,6 +21,7 @@ pub struct RedisConfig {
     pub(super) prefix: String,
     pub(super) pool: usize,
     pub(super) timeout: Duration,
+    pub(super) startup: Duration,
     pub(super) keyspace: KeyspaceEvents,
     pub(super) sweep: Duration,
     pub(super) audit: Duration,
@@ -65,6 +66,10 @@ impl RedisConfig {
     /// | `redis-cluster://host:port?node=host:port` | a cluster |
     /// | `redis-sentinel://user:password@host:port/0?sentinelServiceName=name&node=host:port` | behind sentinels, whose addresses these are; user and password are those of Redis. `sentinelUsername` and `sentinelPassword` are for the sentinels' own |
     ///
+    /// Anything else is refused by its name: other schemes, other parameters, a user without a
+    /// password. Names and passwords are percent-encoded: `%20` is a space, `%23` is `#`, `%3F` is `?`,
+    /// `%40` is `@`.
+    ///
     /// Over TLS the server's certificate has to be of an authority that the system trusts. The
     /// variable `SSL_CERT_FILE` (a file in PEM format) or `SSL_CERT_DIR` names others instead, such
     /// as one of your own; what can be done in code is shown at [`from_fred`](Self::from_fred).
@@ -106,7 +111,8 @@ impl RedisConfig {
     ///
     /// For a client certificate take `with_client_auth_cert` instead. Nodes of a cluster tell each
     /// other's addresses, often as numbers: if the certificates hold names, see
-    /// `TlsHostMapping` there.
+    /// `TlsHostMapping` there. A `CredentialProvider` there may not give names or passwords with
+    /// spaces or quotes.
     pub fn from_fred(config: Config) -> Self {
         Self::at(Place::Config(Box::new(config)))
     }
@@ -117,6 +123,7 @@ impl RedisConfig {
             prefix: "io-session".into(),
             pool: 4,
             timeout: Duration::from_secs(2),
+            startup: Duration::from_secs(60),
             keyspace: KeyspaceEvents::Apply,
             sweep: Duration::from_millis(100),
             audit: Duration::from_secs(30),
@@ -145,6 +152,14 @@ impl RedisConfig {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// How long a start waits for a Redis that is there and loads its data, up to 1 hour. Default
+    /// 60 s. What it waits for is logged.
+    #[must_use]
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.startup = timeout;
         self
     }
 
@@ -210,6 +225,7 @@ impl RedisConfig {
         match &self.place {
             Place::Config(config) => Ok((**config).clone()),
             Place::Url(url) => {
+                url::check(url)?;
                 let (url, encrypted) = tls::without(url);
                 let config = Config::from_url(&url).map_err(|error| {
                     // Without the value: it may hold a password.
@@ -250,6 +266,12 @@ impl RedisConfig {
                 self.sweep,
                 millis(10)..=seconds(60),
                 "10 milliseconds to 60 seconds",
+            ),
+            (
+                "redis.startup_timeout",
+                self.startup,
+                Duration::ZERO..=seconds(3600),
+                "at most 1 hour",
             ),
             ("redis.audit_interval", self.audit, seconds(1)..=seconds(3600), "1 second to 1 hour"),
         ] {
@@ -312,6 +334,7 @@ mod tests {
             (redis().timeout(Duration::ZERO), "redis.timeout"),
             (redis().sweep_interval(Duration::from_secs(61)), "redis.sweep_interval"),
             (redis().audit_interval(Duration::from_millis(999)), "redis.audit_interval"),
+            (redis().startup_timeout(Duration::from_secs(3601)), "redis.startup_timeout"),
             (redis().wait_for_replicas(0, Duration::from_secs(1)), "redis.wait_for_replicas"),
             (redis().wait_for_replicas(17, Duration::from_secs(1)), "1 to 16"),
             (redis().wait_for_replicas(1, Duration::ZERO), "redis.wait_for_replicas"),

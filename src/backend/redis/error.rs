@@ -67,17 +67,34 @@ mod tests {
         for now in [
             "OOM command not allowed when used memory > 'maxmemory'.",
             "NOREPLICAS Not enough good replicas to write.",
-            "BUSY Redis is busy running a script.",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "MISCONF Errors writing to the AOF file: No space left on device",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
             "READONLY You can't write against a read only replica. script: ab, on @user_script:3.",
+            "NOREPLICAS Not enough good replicas to write. script: ab, on @user_script:3.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -NOREPLICAS Not enough good replicas to write.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
         ] {
             assert!(is_for_now(now), "{now}");
         }
         for never in [
             "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
             "ERR Error running script (call to f_ab): @user_script:3: attempt to index a nil value",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: Wrong number of args calling Redis command From Lua script",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -WRONGTYPE Operation against a key holding the wrong kind of value",
             "BUSYGROUP Consumer Group name already exists",
+            "BUSYKEY Target key name already exists.",
             "ERR unknown command: OOM",
+            "ERR unknown command `X`, with args beginning with: -OOM",
         ] {
             assert!(!is_for_now(never), "{never}");
         }

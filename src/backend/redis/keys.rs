@@ -19,6 +19,7 @@ use crate::session::{ClientId, SessionId};
 /// | channel `P:ends:<database>` | ends of sessions, for the node that sweeps and for those that listen to all |
 /// | channel `P:all:<database>` | what concerns all nodes |
 /// | `P:{nodes}:z`, `P:{nodes}:h` | the nodes by when they count as gone; what they say of themselves |
+/// | `P:{instance}:w` | what a node's health check writes |
 /// | channel `P:n:<instance>` | leases granted to a node's waiters |
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -93,6 +94,11 @@ impl Keys {
 
     pub(super) fn registry(&self) -> Vec<Key> {
         ["z", "h"].map(|part| format!("{}:{{nodes}}:{part}", self.prefix).into()).into()
+    }
+
+    /// What the health check of a process writes. In a cluster other nodes' may be in other slots.
+    pub(super) fn health(&self, instance: &str) -> Key {
+        format!("{}:{{{instance}}}:w", self.prefix).into()
     }
 
     /// The pattern of keyspace notifications for records.

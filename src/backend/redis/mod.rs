@@ -74,7 +74,7 @@ use connection::commands::Commands;
 use connection::connect::Connected;
 use connection::sentinel::Sentinels;
 use context::Context;
-use error::{closed, failed};
+use error::closed;
 use expiry::probe::Prober;
 use expiry::sweeper::Sweeper;
 use expiry::timer::Timer;
@@ -338,9 +338,9 @@ impl Backend for RedisBackend {
         lease::release(&self.context, client, lease);
     }
 
-    async fn session_of(&self, client: &ClientId) -> Result<Option<SessionId>> {
+    async fn record_of(&self, client: &ClientId) -> Result<Option<Record>> {
         self.open()?;
-        Ok(sessions::client_record(&self.context, client).await?.map(|record| record.session_id))
+        sessions::client_record(&self.context, client).await
     }
 
     async fn client_of(&self, session: &SessionId) -> Result<Option<ClientId>> {
@@ -425,9 +425,9 @@ impl Backend for RedisBackend {
 
     async fn health(&self) -> Result<()> {
         self.open()?;
-        let pong: std::result::Result<Value, _> =
-            self.context.commands.pool.next().ping(None).await;
-        pong.map(drop).map_err(|e| failed("PING", e))
+        let Context { commands, keys, instance, .. } = &*self.context;
+        commands.run(&commands.scripts.health, vec![keys.health(instance)], Vec::new()).await?;
+        Ok(())
     }
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {

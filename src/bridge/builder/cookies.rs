@@ -46,7 +46,11 @@ impl SessionBridgeBuilder {
     }
 
     /// Signing keys, each at least 32 random bytes: the first signs, all verify, and a cookie
-    /// signed by a later one is issued again. To rotate keys put the new one in front.
+    /// signed by a later one is issued again.
+    ///
+    /// To rotate keys put the new one in front. With several nodes that are replaced one after the
+    /// other, first deploy it behind the old one: as long as a node does not know a key, no other may
+    /// sign by it. Remove the old one after the longest `max_age`.
     ///
     /// Default: a random key, with a warning: all sessions are lost at a restart.
     #[doc(alias = "app.keys")]

@@ -97,7 +97,8 @@ impl SessionBridgeBuilder {
     }
 
     /// Paths, with all below them, where origins are not checked: webhooks, and forms that check
-    /// a token of their own. Default: none.
+    /// a token of their own. Default: none. They are paths as the session layer sees them: without the
+    /// prefix if the router with the layer is nested.
     pub fn origin_exempt_paths<P: Into<String>>(
         mut self,
         paths: impl IntoIterator<Item = P>,

@@ -42,10 +42,7 @@ impl SessionBridge {
     /// Those of the store.
     #[doc(alias = "getByClientId")]
     pub async fn get_by_client_id(&self, client: &ClientId) -> Result<Option<SessionData>> {
-        match self.session_id_of(client).await? {
-            Some(session) => self.get_by_id(&session).await,
-            None => Ok(None),
-        }
+        Ok(self.core.backend.record_of(client).await?.map(|record| record.data))
     }
 
     /// Replaces a session's data, under the lease. The id stays, its time to live begins again (also if

@@ -41,7 +41,9 @@ impl SessionBridge {
         self.core.backend.nodes().await
     }
 
-    /// Whether sessions can be read now.
+    /// Whether sessions can be read and written now. Redis is asked to write a key of no meaning, for
+    /// it may answer reads and refuse writes: when it is full, or a replica. A store of one node is
+    /// asked for a read.
     ///
     /// # Errors
     /// Why not.

@@ -173,7 +173,7 @@ impl<S: SessionStore> Sessions<S> {
             return Ok(false);
         };
         self.remove(&record.session_id).await?;
-        self.slots.unmap(&slot);
+        self.unmap(&slot);
         self.publisher.end(
             client,
             record.session_id,

@@ -7,16 +7,20 @@ use fred::prelude::*;
 use fred::types::{RespVersion, Version};
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backend::redis::config::RedisConfig;
 use crate::backend::redis::connection::options::builder;
 use crate::backend::redis::connection::replication::ReplicatedPool;
 use crate::backend::redis::connection::sentinel::{Named, Sentinels};
+use crate::backend::redis::connection::url::in_a_line;
 use crate::backend::redis::error::failed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Messages that the listener may fall behind before it has to compare.
 const MESSAGES: usize = 16 * 1024;
+/// How often a server that loads its data is asked whether it is done.
+const LOADING: Duration = Duration::from_millis(200);
 /// How often a client is sent to the primary that the sentinels name: the one that it asks may name
 /// the old one for a while, and its name for it may be another one.
 const MOVES: u32 = 5;
@@ -36,6 +40,9 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     let mut config = redis.fred()?;
     // Subscribers of the older protocol can't be asked anything.
     config.version = RespVersion::RESP3;
+    let in_a_line = |word: String| in_a_line(&word).into_owned();
+    config.username = config.username.map(in_a_line);
+    config.password = config.password.map(in_a_line);
     let database = config.database.unwrap_or(0);
     let clustered = config.server.is_clustered();
     let timeout = redis.timeout;
@@ -78,6 +85,10 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
             ));
         }
     }
+    if let Err(error) = connected.until_loaded(redis.startup).await {
+        connected.close().await;
+        return Err(error);
+    }
     if let Err(error) = connected.check().await {
         connected.close().await;
         return Err(error);
@@ -101,6 +112,30 @@ impl Connected {
         let replicated = self.replicated.as_ref().map(|replicated| replicated.pool.clone());
         // Those to sentinels are not there yet.
         close([self.listener.clone()], [self.pool.clone()].into_iter().chain(replicated)).await;
+    }
+
+    /// Waits for a server that still loads its data: it takes connections, and refuses commands.
+    async fn until_loaded(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut warned = false;
+        loop {
+            let pong = self.pool.next().ping::<Value>(None).await;
+            let Err(error) = pong.map(drop) else { return Ok(()) };
+            if !error.details().starts_with("LOADING") {
+                return Err(failed("PING", error));
+            }
+            if Instant::now() >= deadline {
+                let what = format!(
+                    "Redis still loads its data after {limit:?}; raise `redis.startup_timeout`"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, what).with_source(error));
+            }
+            if !warned {
+                warned = true;
+                tracing::warn!(?limit, "waiting for Redis, which loads its data");
+            }
+            tokio::time::sleep(LOADING).await;
+        }
     }
 
     async fn check(&self) -> Result<()> {

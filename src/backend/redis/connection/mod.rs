@@ -7,3 +7,4 @@ pub(super) mod options;
 pub(super) mod replication;
 pub(super) mod sentinel;
 pub(super) mod tls;
+pub(super) mod url;

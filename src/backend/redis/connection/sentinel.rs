@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::backend::redis::connection::url::in_a_line;
 use crate::backend::redis::error::failed;
 use crate::error::Result;
 
@@ -48,11 +49,12 @@ impl Sentinels {
         else {
             return Ok(None);
         };
+        let in_a_line = |word: &str| in_a_line(word).into_owned();
         let client = |server: &Server| {
             let config = Config {
                 server: ServerConfig::Centralized { server: server.clone() },
-                username: username.clone(),
-                password: password.clone(),
+                username: username.as_deref().map(in_a_line),
+                password: password.as_deref().map(in_a_line),
                 database: None,
                 fail_fast: false,
                 ..config.clone()

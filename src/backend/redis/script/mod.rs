@@ -79,6 +79,7 @@ scripts! {
     flush_tombstones(Tombstones): ;
     heartbeat(None): time;
     nodes(None): time;
+    health(None): ;
 }
 
 impl Script {
