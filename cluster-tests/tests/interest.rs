@@ -150,7 +150,7 @@ async fn ends_that_nobody_causes_reach_sockets_and_listeners_and_nobody_else() {
     for client in &clients {
         begun(&nodes[0], *client).await;
     }
-    let mut events: Vec<_> = nodes.iter().map(|node| node.subscribe()).collect();
+    let mut events: Vec<_> = nodes.iter().map(Backend::subscribe).collect();
     nodes[2].watch(&clients[7]).await.unwrap();
     let mut ended = Vec::new();
     while ended.len() < clients.len() {

@@ -54,18 +54,23 @@ async fn live(
             Ok(Some(record))
         }
         Stored::Overdue => {
-            probe_and_clean(context, client, DestroyReason::Expired).await?;
+            Box::pin(probe_and_clean(context, client, DestroyReason::Expired)).await?;
             Ok(None)
         }
         Stored::Corrupt(error) => {
             tracing::warn!(client = ?client, %error, "a stored session is unreadable and ends");
-            if !end(context, client, DestroyReason::Corrupt, End::default()).await? {
-                probe_and_clean(context, client, DestroyReason::Corrupt).await?;
-            }
+            Box::pin(end_corrupt(context, client)).await?;
             Ok(None)
         }
         Stored::Newer(error) => Err(error),
     }
+}
+
+async fn end_corrupt(context: &Context, client: &ClientId) -> Result<()> {
+    if !end(context, client, DestroyReason::Corrupt, End::default()).await? {
+        probe_and_clean(context, client, DestroyReason::Corrupt).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn load(
@@ -73,45 +78,66 @@ pub(super) async fn load(
     ids: &[SessionId],
     hint: Option<&ClientId>,
 ) -> Result<Loaded> {
-    // The one cookie of an honest browser names the session of its client: one command. Several
-    // are looked up side by side with it, so that they take one trip too.
-    let pointers = async {
-        match ids {
-            [_] if hint.is_some() => Ok(None),
-            ids => {
-                let all = ids.iter().map(|id| hints::client_of(context, id));
-                futures_util::future::try_join_all(all).await.map(Some)
-            }
-        }
+    let (&[id], Some(client)) = (ids, hint) else {
+        return Box::pin(load_several(context, ids, hint)).await;
     };
+    // The one cookie of an honest browser names the session of its client: one command.
+    match client_record(context, client).await? {
+        Some(record) if record.opens_by(&id) => Ok(Loaded::Found(record)),
+        Some(record) if record.had(&id) => Ok(Loaded::Missing { superseded: true }),
+        _ => {
+            Box::pin(async move {
+                let client = hints::client_of(context, &id).await?;
+                load_pointed(context, &id, client, hint).await
+            })
+            .await
+        }
+    }
+}
+
+/// Several are looked up side by side, so that they take one trip too.
+async fn load_several(
+    context: &Context,
+    ids: &[SessionId],
+    hint: Option<&ClientId>,
+) -> Result<Loaded> {
+    let pointers = ids.iter().map(|id| hints::client_of(context, id));
     let hinted = async {
         match hint {
             Some(client) => client_record(context, client).await,
             None => Ok(None),
         }
     };
+    let pointers = futures_util::future::try_join_all(pointers);
     let (own, pointers) = futures_util::try_join!(hinted, pointers)?;
-    let mut superseded = false;
-    for (at, id) in ids.iter().enumerate() {
+    let mut any_superseded = false;
+    for (id, pointer) in ids.iter().zip(pointers) {
         match &own {
             Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record.clone())),
-            Some(record) if record.had(id) => {
-                superseded = true;
-                continue;
-            }
-            _ => {}
-        }
-        let client = match &pointers {
-            Some(pointers) => pointers.get(at).copied().flatten(),
-            None => hints::client_of(context, id).await?,
-        };
-        let Some(client) = client.filter(|client| Some(client) != hint) else { continue };
-        match client_record(context, &client).await? {
-            Some(record) if record.opens_by(id) => return Ok(Loaded::Found(record)),
-            other => superseded |= other.is_some_and(|record| record.had(id)),
+            Some(record) if record.had(id) => any_superseded = true,
+            _ => match load_pointed(context, id, pointer, hint).await? {
+                Loaded::Missing { superseded } => any_superseded |= superseded,
+                found => return Ok(found),
+            },
         }
     }
-    Ok(Loaded::Missing { superseded })
+    Ok(Loaded::Missing { superseded: any_superseded })
+}
+
+/// The session that an id's pointer leads to, unless that is the client that was read already.
+async fn load_pointed(
+    context: &Context,
+    id: &SessionId,
+    pointer: Option<ClientId>,
+    read: Option<&ClientId>,
+) -> Result<Loaded> {
+    let Some(client) = pointer.filter(|client| Some(client) != read) else {
+        return Ok(Loaded::Missing { superseded: false });
+    };
+    Ok(match client_record(context, &client).await? {
+        Some(record) if record.opens_by(id) => Loaded::Found(record),
+        other => Loaded::Missing { superseded: other.is_some_and(|record| record.had(id)) },
+    })
 }
 
 // ---- writing -------------------------------------------------------------------------
@@ -160,10 +186,14 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
     Err(Error::store("creating a session", "the client's record can't be read or ended"))
 }
 
-pub(super) async fn commit(context: &Context, mut commit: Commit) -> Result<Committed> {
-    if commit.version.is_some() {
-        return commit_version(context, commit).await;
+pub(super) async fn commit(context: &Context, commit: Commit) -> Result<Committed> {
+    match commit.version {
+        Some(_) => commit_version(context, commit).await,
+        None => Box::pin(overwrite(context, commit)).await,
     }
+}
+
+async fn overwrite(context: &Context, mut commit: Commit) -> Result<Committed> {
     // Whatever is there is overwritten: the first guess is the newest version known here.
     let client = commit.client;
     commit.version = match context.view.cached_session(&client) {
@@ -190,6 +220,16 @@ async fn commit_version(context: &Context, commit: Commit) -> Result<Committed> 
     {
         return Ok(committed);
     }
+    Box::pin(commit_any(context, commit, mode, data)).await
+}
+
+/// A write of which the script works out what becomes of the session.
+async fn commit_any(
+    context: &Context,
+    commit: Commit,
+    mode: MaxAge,
+    data: String,
+) -> Result<Committed> {
     let client = &commit.client;
     let followed = context.view.follows(client);
     let released = commit.lease.filter(|_| commit.release);
@@ -271,7 +311,7 @@ async fn write(
         copied?;
         return Ok(Some(Committed::Written(record)));
     }
-    match refused(context, commit, &reply, followed).await? {
+    match Box::pin(refused(context, commit, &reply, followed)).await? {
         Committed::Conflict(newest) if Some(newest.version) == commit.version => Ok(None),
         refused => Ok(Some(refused)),
     }

@@ -72,15 +72,35 @@ impl Commands {
     where
         F: Future<Output = Answered<T>>,
     {
-        let deadline = Instant::now() + self.timeout;
-        loop {
+        let begun = Instant::now();
+        match ask(client.clone()).await {
+            // What is rare has a box of its own, here and elsewhere: it would be a part of the future
+            // of every command.
+            Err(error) if self.clustered && is_moving(&error) => {
+                Box::pin(self.ask_again(client, ask, begun + self.timeout, error)).await
+            }
+            answered => answered,
+        }
+    }
+
+    async fn ask_again<T, F>(
+        &self,
+        client: &Client,
+        ask: impl Fn(Client) -> F,
+        deadline: Instant,
+        mut error: fred::error::Error,
+    ) -> Answered<T>
+    where
+        F: Future<Output = Answered<T>>,
+    {
+        while Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
             match ask(client.clone()).await {
-                Err(error) if self.clustered && is_moving(&error) && Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
+                Err(again) if is_moving(&again) => error = again,
                 answered => return answered,
             }
         }
+        Err(error)
     }
 
     /// The connection for the scripts of a client. All of them take the same one, for connections
@@ -107,23 +127,31 @@ impl Commands {
         arguments: Vec<Value>,
     ) -> Result<Reply> {
         let lane = self.lane(&keys);
-        let value = self
-            .with_retry_at(lane, |client| {
-                let (keys, arguments) = (keys.clone(), arguments.clone());
-                async move {
-                    let digest = script.digest.clone();
-                    match client.evalsha(digest, keys.clone(), arguments.clone()).await {
-                        // Nothing ran: an `EVAL` runs it and loads it, wherever its slot is.
-                        Err(error) if is_unknown_script(&error) => {
-                            client.eval(script.text.clone(), keys, arguments).await
-                        }
-                        ran => ran,
-                    }
-                }
-            })
-            .await;
+        // Not by `with_retry_at`, whose future would hold this one twice.
+        let value = match lane.evalsha(script.digest.clone(), keys.clone(), arguments.clone()).await
+        {
+            Err(error) if is_unknown_script(&error) || (self.clustered && is_moving(&error)) => {
+                Box::pin(self.run_again(lane, script, keys, arguments)).await
+            }
+            ran => ran,
+        };
         let reply = Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)?;
         Ok(reply)
+    }
+
+    async fn run_again(
+        &self,
+        lane: &Client,
+        script: &Script,
+        keys: Vec<Key>,
+        arguments: Vec<Value>,
+    ) -> Answered<Value> {
+        self.with_retry_at(lane, |client| {
+            let (keys, arguments) = (keys.clone(), arguments.clone());
+            // Nothing ran: an `EVAL` runs it and loads it, wherever its slot is.
+            async move { client.eval(script.text.clone(), keys, arguments).await }
+        })
+        .await
     }
 
     /// Runs a script that changes a session. Whether enough replicas have what it wrote is said
@@ -135,9 +163,21 @@ impl Commands {
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<(Reply, Result<()>)> {
-        let Some(replicated) = &self.replicated else {
-            return Ok((self.run(script, keys, arguments).await?, Ok(())));
-        };
+        match &self.replicated {
+            None => Ok((self.run(script, keys, arguments).await?, Ok(()))),
+            Some(replicated) => {
+                Box::pin(self.change_replicated(replicated, script, keys, arguments)).await
+            }
+        }
+    }
+
+    async fn change_replicated(
+        &self,
+        replicated: &ReplicatedPool,
+        script: &Script,
+        keys: Vec<Key>,
+        arguments: Vec<Value>,
+    ) -> Result<(Reply, Result<()>)> {
         let connection = replicated.connection().await?;
         let ran = self.with_retry_at(&connection.client, |client| {
             let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
@@ -194,13 +234,20 @@ impl Commands {
     /// What is stored at a record's key; `Null` if there is nothing. Something else than a string is
     /// no text.
     pub(crate) async fn stored(&self, key: Key) -> Result<Value> {
-        let read = self.with_retry_at(self.lane(std::slice::from_ref(&key)), |client| {
-            let key = key.clone();
-            async move { client.get(key).await }
-        });
-        match read.await {
+        let lane = self.lane(std::slice::from_ref(&key));
+        let read = match lane.get(key.clone()).await {
+            Err(error) if self.clustered && is_moving(&error) => {
+                let again = self.with_retry_at(lane, |client| {
+                    let key = key.clone();
+                    async move { client.get(key).await }
+                });
+                Box::pin(again).await
+            }
+            read => read,
+        };
+        match read {
             Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Integer(0)),
-            read => read.map_err(|e| failed("GET", e)),
+            read => read.map_err(|error| failed("GET", error)),
         }
     }
 

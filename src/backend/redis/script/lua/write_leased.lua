@@ -1,7 +1,7 @@
 -- `write` by the owner of a lease, which it may give back with it.
 -- KEYS: s. ARGV: how the record begins that was read, the new record, channel, message, token, cid if
 -- the lease is given back or "".
--- Returns as `write`, or {4} (lease lost).
+-- Returns {1}, {2, now, record} or {3} as `write`, or {4} (lease lost).
 local s = KEYS[1]
 local raw = redis.pcall('GETRANGE', s, 0, 19)
 if redis.pcall('GET', string.sub(s, 1, -2) .. 'l') ~= ARGV[5] then
