@@ -69,3 +69,95 @@ pub(super) fn prepare(
     record.extend_from_slice(data.as_bytes());
     Some(Prepared { expected: stamp.get(..END_OF_STATE)?.to_vec(), record, message, head })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Stored, put_generation, put_max_age, read};
+    use super::*;
+    use crate::backend::{LeaseToken, NewId};
+    use crate::session::{ClientId, Generation, Record, SessionData, SessionId};
+
+    const NOW: u64 = 1_800_000_000_000;
+    const HOUR: u64 = 3_600_000;
+
+    fn config() -> BackendConfig {
+        let mut config = BackendConfig::default();
+        config.lifetime.max_age = Duration::from_millis(HOUR);
+        config
+    }
+
+    /// A session as it was read, which was written this many milliseconds ago.
+    fn stored(written: u64, max_age: MaxAge) -> Record {
+        let mut out = vec![1, 0];
+        put_generation(&mut out, Generation::random());
+        put_number(&mut out, 7, 5);
+        put_number(&mut out, NOW - written + HOUR, 6);
+        out.extend(SessionId::generate().as_str().bytes());
+        put_number(&mut out, NOW - written, 6);
+        put_number(&mut out, HOUR, 5);
+        put_number(&mut out, NOW - written + 2 * HOUR, 6);
+        let mut age = Vec::new();
+        put_max_age(&mut age, max_age);
+        out[1] |= age[0] << 1;
+        out.extend(&age[1..]);
+        out.extend(b"{}");
+        match read(&ClientId::generate(), &out, NOW) {
+            Stored::Live(record) => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prepared(commit: &Commit, now: u64) -> Option<Prepared> {
+        prepare(&config(), commit, commit.max_age, r#"{"n":1}"#, now)
+    }
+
+    #[test]
+    fn the_prepared_record_is_the_one_that_was_read_with_another_version_and_data() {
+        let read_record = stored(10, MaxAge::Default);
+        let commit = Commit::new(&read_record, SessionData::new());
+        let Prepared { expected, record, message, head } = prepared(&commit, NOW).unwrap();
+        assert_eq!(expected, read_record.stamp.as_bytes()[..20]);
+        let Stored::Live(after) = read(&read_record.client_id, &record, NOW) else {
+            panic!("live")
+        };
+        assert_eq!(after.version, 8);
+        assert_eq!(after.data, SessionData::from_json(r#"{"n":1}"#).unwrap());
+        let same = Record { version: 7, data: read_record.data.clone(), ..after };
+        assert_eq!(same, read_record);
+        assert_eq!(&record[head..], br#"{"n":1}"#);
+        assert!(message.ends_with(&record[..Header::LEN]));
+    }
+
+    #[test]
+    fn what_changes_more_than_the_data_is_left_to_the_script() {
+        let read_record = stored(10, MaxAge::Default);
+        let commit = || Commit::new(&read_record, SessionData::new());
+        let mut others = vec![commit(), commit(), commit(), commit(), commit()];
+        others[0].version = None;
+        others[1].version = Some(6);
+        others[2].generation = Generation::random();
+        others[3].max_age = MaxAge::Browser;
+        others[4].new_id = Some(NewId::Seal);
+        let unread = Record { stamp: Default::default(), ..read_record.clone() };
+        others.push(Commit::new(&unread, SessionData::new()));
+        for other in others {
+            assert!(prepared(&other, NOW).is_none(), "{other:?}");
+        }
+        let mut leased = commit();
+        leased.lease = Some(LeaseToken::random());
+        assert!(prepared(&leased, NOW).is_some(), "a lease changes nothing in the record");
+    }
+
+    #[test]
+    fn an_end_that_would_move_by_a_hundredth_of_the_life_or_a_minute_is_left_to_the_script() {
+        let at = |written| {
+            prepared(&Commit::new(&stored(written, MaxAge::Default), SessionData::new()), NOW)
+        };
+        assert!(at(HOUR / 100).is_some() && at(HOUR / 100 + 1).is_none());
+        let read_record = stored(10, MaxAge::Default);
+        let commit = Commit::new(&read_record, SessionData::new());
+        // The clock of Redis went back, or the session should be over.
+        assert!(prepared(&commit, NOW - 11).is_none());
+        assert!(prepared(&commit, NOW + 2 * HOUR).is_none());
+    }
+}
