@@ -7,12 +7,12 @@
 
 mod browser;
 mod certificates;
+mod checker;
 mod cluster;
+mod event_recorder;
 pub mod faults;
 mod history;
-mod journal;
 mod js;
-mod ledger;
 mod model;
 mod network;
 mod node;
@@ -26,11 +26,11 @@ mod wait;
 
 pub use browser::{Answer, Browser};
 pub use certificates::Certificates;
+pub use checker::{assert_same, assert_sound, by_session};
 pub use cluster::{Cluster, KEY, PREFIX, STAY};
-pub use history::{assert_same, assert_sound, by_session};
-pub use journal::{Journal, Told};
+pub use event_recorder::{EventRecorder, RecordedEvent};
+pub use history::{History, Totals, WriteOutcome};
 pub use js::{chromium, run_js, run_js_with};
-pub use ledger::{Came, Ledger, Totals};
 pub use model::{Act, Model, Outcome};
 pub use network::Namespace;
 pub use node::Node;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::journal::Told;
+use crate::event_recorder::RecordedEvent;
 
 /// What a client does.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ pub struct Model {
     client: String,
     session: Option<(String, Map<String, Value>)>,
     sealed: bool,
-    told: Vec<Told>,
+    told: Vec<RecordedEvent>,
 }
 
 impl Model {
@@ -65,7 +65,7 @@ impl Model {
     }
 
     /// All that has to have been told, in order.
-    pub fn told(&self) -> &[Told] {
+    pub fn told(&self) -> &[RecordedEvent] {
         &self.told
     }
 
@@ -135,7 +135,7 @@ impl Model {
     }
 
     fn end(&mut self, session: &str, reason: &str, node: &str) {
-        self.told.push(Told::Destroy {
+        self.told.push(RecordedEvent::Destroy {
             client: self.client.clone(),
             session: session.to_owned(),
             reason: reason.to_owned(),
@@ -151,7 +151,7 @@ impl Model {
         is_init: bool,
         node: &str,
     ) {
-        self.told.push(Told::Set {
+        self.told.push(RecordedEvent::Set {
             client: self.client.clone(),
             session: session.to_owned(),
             previous,

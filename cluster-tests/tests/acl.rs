@@ -14,7 +14,7 @@ use cluster_tests::{
     Cluster, LOCAL_SERVER, PREFIX, Redis, RedisCluster, RedisOptions, STAY, Sentinels, Sockets,
     fetched_server, run_js, until,
 };
-use support::person::Person;
+use support::user::User;
 
 /// A file as it is given to users.
 fn deployed(name: &str) -> String {
@@ -154,7 +154,7 @@ fn the_contract_is_kept_with_the_least_rights_on_the_oldest_redis() {
 fn three_nodes_work_with_the_least_rights_and_hear_of_foreign_deletions() {
     let (redis, url) = server(LOCAL_SERVER, &acl(PREFIX));
     let cluster = Cluster::start_at(&vec![url.clone(); 3], &[]);
-    Person::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
+    User::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
     for node in cluster.nodes() {
         let log = node.log();
         let warnings = log.lines().filter(|line| line.contains("keyspace notifications"));
@@ -175,7 +175,7 @@ fn with_rights_to_its_settings_the_nodes_switch_notifications_on_and_warn_of_not
     let (redis, url) = server(LOCAL_SERVER, &acl);
     redis.cli(&["ACL", "SETUSER", "io-session", "+config|get", "+config|set"]);
     let cluster = Cluster::start_at(&vec![url; 3], &[]);
-    Person::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
+    User::new(&cluster, &Sockets::start()).is_deleted_by_others(&redis);
     assert_nothing_else_refused(&redis, &[]);
     for node in cluster.nodes() {
         let log = node.log();
@@ -204,7 +204,7 @@ fn works_for(servers: &[Redis], url: &str, meanwhile: impl FnOnce()) {
         server.cli(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     }
     let cluster = Cluster::start_at(&vec![url.to_owned(); 3], &[]);
-    let person = Person::new(&cluster, &Sockets::start());
+    let person = User::new(&cluster, &Sockets::start());
     person.is_told_once_of_each_change();
     let owner = servers.iter().find(|server| {
         let primary = server.cli(&["ROLE"]).starts_with("master");

@@ -80,8 +80,8 @@ fn after_a_restart_of_redis_messages_reach_all_nodes_again() {
     assert_eq!(ann.post("/login/ann").status, 200);
     let sockets = Sockets::start();
     // Of nobody in particular: sockets of a session end with it.
-    let guest = chat.browser();
-    let open: Vec<_> = chat.urls.iter().map(|url| sockets.open(&guest, url)).collect();
+    let user = chat.browser();
+    let open: Vec<_> = chat.urls.iter().map(|url| sockets.open(&user, url)).collect();
     let of_ann = sockets.open(&ann, &chat.urls[0]);
     redis.stop();
     let refused = of_ann.call("say", &[json!("lost")]);

@@ -47,7 +47,7 @@ async fn event(events: &mut Receiver<BackendEvent>) -> BackendEvent {
 }
 
 /// Whose each event was, until the sessions of these clients have ended.
-async fn journal<const N: usize>(
+async fn recorder<const N: usize>(
     events: &mut Receiver<BackendEvent>,
     clients: [ClientId; N],
 ) -> Vec<(ClientId, &'static str)> {
@@ -93,7 +93,7 @@ async fn a_node_without_a_listener_is_told_of_its_own_sockets_sessions_and_of_no
         for client in [unwatched, watched] {
             assert!(writer.destroy(DestroyTarget::Client(client)).await.unwrap());
         }
-        let seen = journal(&mut events, [watched]).await;
+        let seen = recorder(&mut events, [watched]).await;
         let of_watched = seen.iter().filter(|(client, _)| *client == watched).count();
         assert_eq!((of_watched, seen.len()), (12, 12), "{url}");
         other.unwatch(&watched);
@@ -119,7 +119,7 @@ async fn a_node_with_a_listener_is_told_of_everything_once() {
             written(&writer, &record, 1).await;
             assert!(writer.destroy(DestroyTarget::Client(client)).await.unwrap());
         }
-        let seen = journal(&mut events, [unwatched, watched]).await;
+        let seen = recorder(&mut events, [unwatched, watched]).await;
         // In a cluster each client has an order of its own.
         for client in [unwatched, watched] {
             let of_client: Vec<_> =

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use cluster_tests::{Browser, Cluster, Journal, Node, PREFIX, Redis, Sockets, until};
+use cluster_tests::{Browser, Cluster, EventRecorder, Node, PREFIX, Redis, Sockets, until};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ fn a_write_that_began_before_a_logout_elsewhere_is_refused_and_revives_nothing()
     let redis = Redis::start();
     let (cluster, browser) = cluster(&redis);
     let client = client_of(&browser);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let session = browser.get("/session").session_id().unwrap().to_owned();
     let [here, there] = [browser.at(cluster[0].url()), browser.at(cluster[1].url())];
     let slow = std::thread::spawn(move || there.post("/probe/slow?ms=1500"));
@@ -47,9 +47,9 @@ fn a_write_that_began_before_a_logout_elsewhere_is_refused_and_revives_nothing()
     for node in cluster.nodes() {
         assert_eq!(browser.at(node.url()).get("/session").session(), &Value::Null);
     }
-    for journal in &journals {
-        assert_eq!(journal.end_of(&session, LIMIT), "destroyed");
-        assert_eq!(journal.of(&session).len(), 1, "{:?}", journal.of(&session));
+    for recorder in &recorders {
+        assert_eq!(recorder.end_of(&session, LIMIT), "destroyed");
+        assert_eq!(recorder.of(&session).len(), 1, "{:?}", recorder.of(&session));
     }
 }
 

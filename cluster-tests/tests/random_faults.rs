@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cluster_tests::Random;
-use cluster_tests::faults::{Fault, Ground, Growth, Told, World};
+use cluster_tests::faults::{DeliveryCheck, Fault, LeakCheck, Testbed, Workload};
 
 /// Longer than the time between two audits, with faults in between.
 const BOUND: Duration = Duration::from_secs(90);
@@ -25,46 +25,47 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
     let mut random = Random::seeded();
     // Its data survives: all that is acknowledged has to be there.
     let life = format!("{}s", LIFE.as_secs());
-    let mut ground = Ground::kept(&["--lease", "2s", "--max-age", &life]);
-    let mut growth = Growth::idle(&ground);
-    let urls: Vec<String> = ground.cluster.urls().into_iter().map(str::to_owned).collect();
-    let world = World::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), &mut random);
+    let mut testbed = Testbed::kept(&["--lease", "2s", "--max-age", &life]);
+    let mut growth = LeakCheck::idle(&testbed);
+    let urls: Vec<String> = testbed.cluster.urls().into_iter().map(str::to_owned).collect();
+    let workload =
+        Workload::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), &mut random);
 
     let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut told = Told::default();
+    let mut told = DeliveryCheck::default();
     let mut problems = Vec::new();
     let mut chosen = random.part();
-    world.load(&mut random, || {
+    workload.load(&mut random, || {
         std::thread::sleep(WARM_UP);
-        growth.warm(&ground);
+        growth.warm(&testbed);
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(100 + chosen.below(700) as u64));
             let fault = Fault::SURVIVED[chosen.below(Fault::SURVIVED.len())];
             let for_a_while = Duration::from_millis(200 + chosen.below(2800) as u64);
-            fault.strike(&mut ground, chosen.below(urls.len()), for_a_while, &mut || {});
+            fault.strike(&mut testbed, chosen.below(urls.len()), for_a_while, &mut || {});
             *faults.entry(fault.name()).or_default() += 1;
-            told.add(world.settle(Instant::now(), BOUND, OLD));
-            problems.extend(world.close());
+            told.add(workload.settle(Instant::now(), BOUND, OLD));
+            problems.extend(workload.close());
         }
     });
     println!("{faults:#?}");
 
     let healed = Instant::now();
-    problems.extend(world.finish());
-    told.add(world.settle(healed, BOUND, Duration::ZERO));
-    problems.extend(world.close());
-    problems.extend(ground.told_twice());
-    problems.extend(world.ledger.problems());
+    problems.extend(workload.finish());
+    told.add(workload.settle(healed, BOUND, Duration::ZERO));
+    problems.extend(workload.close());
+    problems.extend(testbed.told_twice());
+    problems.extend(workload.history.problems());
     problems.append(&mut told.problems);
-    let totals = world.ledger.totals();
+    let totals = workload.history.totals();
     println!("{totals:?}\n{told:?}");
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    assert_eq!((world.ledger.lost(), told.left), (0, 0));
+    assert_eq!((workload.history.lost(), told.left), (0, 0));
     assert!(told.told == told.sockets && told.sockets > told.ended, "{told:?}");
     assert!(totals.counted as u64 > 4 * seconds, "the load is worth its name: {totals:?}");
 
-    ground.stop_listening();
-    drop(world);
-    growth.is_none(&ground, LIFE);
+    testbed.stop_listening();
+    drop(workload);
+    growth.is_none(&testbed, LIFE);
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster_tests::{Cluster, Node, Redis, RedisCluster, STAY, Sockets, run_js, until};
-use support::person::{FOUND, HEALS, Person, is_copied};
+use support::user::{FOUND, HEALS, User, is_copied};
 
 /// People until each of the first three servers has the session of one.
-fn people_everywhere(redis: &RedisCluster, cluster: &Cluster, sockets: &Sockets) -> Vec<Person> {
+fn people_everywhere(redis: &RedisCluster, cluster: &Cluster, sockets: &Sockets) -> Vec<User> {
     let mut people = Vec::new();
     let mut owners = BTreeSet::new();
     while owners.len() < 3 {
-        let person = Person::new(cluster, sockets);
+        let person = User::new(cluster, sockets);
         if owners.insert(redis.primary_of(&person.key("s"))) {
             people.push(person);
         }
@@ -84,7 +84,7 @@ fn nodes_sessions_and_sockets_survive_the_death_of_a_primary() {
     let lost = people_everywhere(&redis, &cluster, &sockets);
     let victim = home(&redis);
     let heir = victim + 3;
-    let owned = |people: &[Person], owner| {
+    let owned = |people: &[User], owner| {
         people.iter().position(|person| redis.primary_of(&person.key("s")) == owner).unwrap()
     };
     let lost = &lost[owned(&lost, victim)];
@@ -145,8 +145,8 @@ fn sessions_are_served_while_their_slot_moves_to_a_new_primary_which_is_then_hea
     let mut redis = RedisCluster::start();
     let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
     let sockets = Sockets::start();
-    let person = Person::new(&cluster, &sockets);
-    let other = Person::new(&cluster, &sockets);
+    let person = User::new(&cluster, &sockets);
+    let other = User::new(&cluster, &sockets);
     let added = redis.grow();
     // Somebody else on the new server: answers must not be taken for those of others.
     redis.move_slot_of(&other.key("s"), added, || {});

@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use cluster_tests::{
-    Browser, Cluster, Journal, PREFIX, Proxy, Redis, RedisOptions, STAY, Socket, Sockets, Told,
-    until,
+    Browser, Cluster, EventRecorder, PREFIX, Proxy, RecordedEvent, Redis, RedisOptions, STAY,
+    Socket, Sockets, until,
 };
 use serde_json::{Value, json};
 
@@ -42,21 +42,21 @@ fn all_is_well(cluster: &Cluster, sockets: &Sockets) {
                 .filter(|answer| answer.status == 200)
         });
     }
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     // A node may be back for commands before it is back for listening.
     until("all nodes hear each other", LIMIT, || {
         let session = cluster.browser().post("/session/inc").ok().session_id().unwrap().to_owned();
-        let heard = |journal: &Journal| {
+        let heard = |recorder: &EventRecorder| {
             let deadline = std::time::Instant::now() + Duration::from_secs(2);
             while std::time::Instant::now() < deadline {
-                if !journal.of(&session).is_empty() {
+                if !recorder.of(&session).is_empty() {
                     return true;
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
             false
         };
-        journals.iter().all(heard).then_some(())
+        recorders.iter().all(heard).then_some(())
     });
     let (browser, opened) = with_sockets(cluster, sockets);
     let session = browser.get("/session").ok().session_id().unwrap().to_owned();
@@ -68,8 +68,8 @@ fn all_is_well(cluster: &Cluster, sockets: &Sockets) {
     for socket in &opened {
         assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "destroyed");
     }
-    for journal in &journals {
-        assert_eq!(journal.end_of(&session, LIMIT), "destroyed");
+    for recorder in &recorders {
+        assert_eq!(recorder.end_of(&session, LIMIT), "destroyed");
     }
 }
 
@@ -210,16 +210,16 @@ fn without_the_right_to_configure_redis_the_nodes_warn_once_and_serve() {
     }
     let sockets = Sockets::start();
     all_is_well(&cluster, &sockets);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let (browser, opened) = with_sockets(&cluster, &sockets);
     let alone = cluster.browser().post("/session/inc").ok();
     let session = browser.get("/session").ok().session_id().unwrap().to_owned();
     for socket in &opened {
         assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "expired");
     }
-    for journal in &journals {
-        assert_eq!(journal.end_of(&session, LIMIT), "expired");
-        assert_eq!(journal.end_of(alone.session_id().unwrap(), LIMIT), "expired");
+    for recorder in &recorders {
+        assert_eq!(recorder.end_of(&session, LIMIT), "expired");
+        assert_eq!(recorder.end_of(alone.session_id().unwrap(), LIMIT), "expired");
     }
 }
 
@@ -369,8 +369,8 @@ fn ten_thousand_events_beside_a_slow_listener_are_counted_as_missed_and_nothing_
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
     let sockets = Sockets::start();
-    let slow = Journal::follow(&cluster[1]);
-    let quick = Journal::follow(&cluster[0]);
+    let slow = EventRecorder::follow(&cluster[1]);
+    let quick = EventRecorder::follow(&cluster[0]);
     cluster[1].freeze();
     let written: usize = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..8)
@@ -387,16 +387,17 @@ fn ten_thousand_events_beside_a_slow_listener_are_counted_as_missed_and_nothing_
     assert_eq!(written, 10_000);
     until("the quick node tells all", LIMIT, || (quick.told().len() >= written).then_some(()));
     all_is_well(&cluster, &sockets);
-    let missed = |event: &Told| match event {
-        Told::Lagged(count) => usize::try_from(*count).unwrap(),
+    let missed = |event: &RecordedEvent| match event {
+        RecordedEvent::Lagged(count) => usize::try_from(*count).unwrap(),
         _ => 0,
     };
-    let of_writers = |told: &[Told]| told.iter().filter(|event| event.session().is_some()).count();
-    // Told or counted, never silent.
+    let of_writers =
+        |told: &[RecordedEvent]| told.iter().filter(|event| event.session().is_some()).count();
+    // RecordedEvent or counted, never silent.
     until("the slow node tells or counts all", LIMIT, || {
         let told = slow.told();
         let counted: usize = told.iter().map(missed).sum();
-        let gap = told.iter().any(|event| matches!(event, Told::Gap { .. }));
+        let gap = told.iter().any(|event| matches!(event, RecordedEvent::Gap { .. }));
         (gap || of_writers(&told) + counted >= written).then_some(())
     });
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::{Answer, Browser, Cluster, PREFIX, Redis, Sentinels, Sockets, until};
 use serde_json::{Value, json};
-use support::person::HEALS;
 use support::replicas::{FAILED_OVER, has_replicas, pair};
+use support::user::HEALS;
 
 /// Much later than an answer that waits for nobody.
 const LATE: Duration = Duration::from_millis(150);

@@ -9,8 +9,8 @@ use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend, BackendConfig, Create, Created, DestroyTarget};
 use axum_io_session::{ClientId, Error, ErrorKind};
 use cluster_tests::{LOCAL_SERVER, PREFIX, Proxy, Redis, RedisCluster, fetched_server, until};
-use support::person::HEALS;
 use support::replicas::{has_replicas, pair, pair_of};
+use support::user::HEALS;
 
 /// Much later than an answer that waits for nobody.
 const LATE: Duration = Duration::from_millis(150);

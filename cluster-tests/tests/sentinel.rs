@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend as _, BackendConfig};
 use cluster_tests::{Cluster, Redis, Sentinels, Sockets, until};
-use support::person::{FOUND, HEALS, Person, is_copied};
+use support::user::{FOUND, HEALS, User, is_copied};
 
 /// The primary, whose keys both replicas have by now.
 fn copied_primary(redis: &Sentinels) -> &Redis {
@@ -18,7 +18,7 @@ fn copied_primary(redis: &Sentinels) -> &Redis {
 }
 
 /// Everybody is served, and told of changes and ends, now that this server is the primary.
-fn all_goes_on_at(heir: &Redis, people: &[Person]) {
+fn all_goes_on_at(heir: &Redis, people: &[User]) {
     for person in people {
         person.is_served_by_all();
         person.is_told_once_of_each_change();
@@ -39,8 +39,8 @@ fn nodes_sessions_and_sockets_survive_the_death_of_the_primary() {
     let mut redis = Sentinels::start();
     let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
     let sockets = Sockets::start();
-    let people: Vec<Person> = (0..4).map(|_| Person::new(&cluster, &sockets)).collect();
-    let lost = Person::new(&cluster, &sockets);
+    let people: Vec<User> = (0..4).map(|_| User::new(&cluster, &sockets)).collect();
+    let lost = User::new(&cluster, &sockets);
     copied_primary(&redis);
 
     // The nodes see nothing of what happens now.
@@ -63,7 +63,7 @@ fn nodes_leave_a_primary_whose_place_another_one_took_although_it_lives_and_take
     let redis = Sentinels::start();
     let cluster = Cluster::start_at(&vec![redis.url(); 3], &[]);
     let sockets = Sockets::start();
-    let people: Vec<Person> = (0..4).map(|_| Person::new(&cluster, &sockets)).collect();
+    let people: Vec<User> = (0..4).map(|_| User::new(&cluster, &sockets)).collect();
     let primary = copied_primary(&redis);
     // The sentinels can't make it a replica, which would close its connections.
     assert_eq!(primary.cli(&["ACL", "SETUSER", "default", "-replicaof", "-slaveof"]), "OK");

@@ -7,7 +7,7 @@ use axum_io_session::backend::redis::{RedisBackend, RedisConfig};
 use axum_io_session::backend::{Backend, BackendConfig, Commit, Create, Created};
 use axum_io_session::session::{MaxAge, SessionData};
 use axum_io_session::{ClientId, SessionId};
-use cluster_tests::{Cluster, Journal, PREFIX, Redis, Sockets, until};
+use cluster_tests::{Cluster, EventRecorder, PREFIX, Redis, Sockets, until};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -68,11 +68,11 @@ fn ends_are_told_although_the_node_that_sweeps_dies() {
     let mut turns = 0;
     for dies in [0, 1] {
         let stays = 1 - dies;
-        let journal = Journal::follow(&cluster[stays]);
+        let recorder = EventRecorder::follow(&cluster[stays]);
         let ended = cluster.browser().post("/session/inc").ok().session_id().unwrap().to_owned();
         let by = sweeper(&redis).expect("one node sweeps");
         cluster[dies].kill();
-        assert_eq!(journal.end_of(&ended, LIMIT), "expired");
+        assert_eq!(recorder.end_of(&ended, LIMIT), "expired");
         let next = until("a node sweeps", LIMIT, || sweeper(&redis));
         turns += usize::from(next != by);
         cluster[dies].start_again();

@@ -18,7 +18,7 @@ use fred::rustls::crypto::ring;
 use fred::rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use fred::rustls::{ClientConfig, RootCertStore};
 use fred::types::config::{Config, TlsConnector};
-use support::person::{HEALS, Person, is_copied};
+use support::user::{HEALS, User, is_copied};
 
 /// A server with a port for TLS, beside the one by which the test asks it. Returns its address too.
 fn server(certificates: &Certificates) -> (Redis, String) {
@@ -76,7 +76,7 @@ fn sessions_are_shared(url: String, certificates: &Certificates) -> Cluster {
 
 /// Waits until each of three nodes hears announcements on one of these servers. Then all people are
 /// served, and told of changes.
-fn all_goes_on(servers: &[Redis], people: &[Person]) {
+fn all_goes_on(servers: &[Redis], people: &[User]) {
     let channel = format!("{PREFIX}:all:0");
     let hear = |server: &Redis| {
         let answer = server.ask(&["PUBSUB", "NUMSUB", &channel]).unwrap_or_default();
@@ -104,7 +104,7 @@ fn three_nodes_share_sessions_in_a_cluster_over_tls_and_survive_the_death_of_a_p
     let cluster = sessions_are_shared(redis.url(), &certificates);
     nobody_came_without(redis.servers());
     let sockets = Sockets::start();
-    let people: Vec<_> = (0..6).map(|_| Person::new(&cluster, &sockets)).collect();
+    let people: Vec<_> = (0..6).map(|_| User::new(&cluster, &sockets)).collect();
     is_copied(&redis.servers()[0], &redis.servers()[3]);
     redis.server(0).kill();
     all_goes_on(redis.servers(), &people);
@@ -119,7 +119,7 @@ fn three_nodes_share_sessions_behind_sentinels_over_tls_and_survive_the_death_of
     nobody_came_without(&redis.servers()[..1]);
     redis.are_listened_to("default", 3);
     let sockets = Sockets::start();
-    let people: Vec<_> = (0..3).map(|_| Person::new(&cluster, &sockets)).collect();
+    let people: Vec<_> = (0..3).map(|_| User::new(&cluster, &sockets)).collect();
     let [primary, replicas @ ..] = redis.servers() else { panic!("three servers") };
     replicas.iter().for_each(|replica| is_copied(primary, replica));
     redis.server(0).kill();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ground::{Ground, Kind};
+use super::testbed::{Kind, Testbed};
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +136,7 @@ impl Fault {
     /// If it can't be done.
     pub fn strike(
         self,
-        ground: &mut Ground,
+        testbed: &mut Testbed,
         at: usize,
         for_a_while: Duration,
         meanwhile: &mut dyn FnMut(),
@@ -154,63 +154,64 @@ impl Fault {
             meanwhile();
             end
         };
-        let net = |ground: &Ground, fault: &dyn Fn(&crate::Proxy), meanwhile: &mut dyn FnMut()| {
-            let proxy = &ground.proxies[at];
-            lasts(&|| fault(proxy), &|| proxy.heal(), meanwhile)
-        };
+        let net =
+            |testbed: &Testbed, fault: &dyn Fn(&crate::Proxy), meanwhile: &mut dyn FnMut()| {
+                let proxy = &testbed.proxies[at];
+                lasts(&|| fault(proxy), &|| proxy.heal(), meanwhile)
+            };
         match self {
             Self::NodeKilled => {
-                ground.cluster[at].kill();
+                testbed.cluster[at].kill();
                 let killed = Instant::now();
-                ground.restart_node(at);
+                testbed.restart_node(at);
                 meanwhile();
                 killed
             }
             Self::NodeFrozen => {
-                let node = &ground.cluster[at];
+                let node = &testbed.cluster[at];
                 lasts(&|| node.freeze(), &|| node.thaw(), meanwhile)
             }
             Self::ConnectionsCut => {
-                ground.proxies[at].cut();
+                testbed.proxies[at].cut();
                 at_once(meanwhile)
             }
             Self::HalfOpen => {
-                ground.proxies[at].half_open();
+                testbed.proxies[at].half_open();
                 at_once(meanwhile)
             }
-            Self::Stalled => net(ground, &crate::Proxy::stall, meanwhile),
-            Self::Refused => net(ground, &crate::Proxy::refuse, meanwhile),
-            Self::Slow => net(ground, &|proxy| proxy.delay(Duration::from_millis(30)), meanwhile),
+            Self::Stalled => net(testbed, &crate::Proxy::stall, meanwhile),
+            Self::Refused => net(testbed, &crate::Proxy::refuse, meanwhile),
+            Self::Slow => net(testbed, &|proxy| proxy.delay(Duration::from_millis(30)), meanwhile),
             Self::RedisKilled | Self::RedisEmptied => {
-                ground.redis_mut().kill();
-                ground.redis_mut().start_again();
+                testbed.redis_mut().kill();
+                testbed.redis_mut().start_again();
                 at_once(meanwhile)
             }
             Self::RedisFrozen => {
-                let redis = ground.redis();
+                let redis = testbed.redis();
                 lasts(&|| redis.pause(), &|| redis.resume(), meanwhile)
             }
             Self::SubscriptionsKilled => {
-                ground.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+                testbed.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
                 at_once(meanwhile)
             }
             Self::ScriptsForgotten => {
-                ground.redis().cli(&["SCRIPT", "FLUSH"]);
+                testbed.redis().cli(&["SCRIPT", "FLUSH"]);
                 at_once(meanwhile)
             }
             Self::Flushed => {
-                ground.redis().cli(&["FLUSHALL"]);
+                testbed.redis().cli(&["FLUSHALL"]);
                 at_once(meanwhile)
             }
             Self::Swapped => {
                 // What an earlier swap left must not come back.
-                ground.redis().cli(&["EVAL", SWAP, "0"]);
+                testbed.redis().cli(&["EVAL", SWAP, "0"]);
                 at_once(meanwhile)
             }
             Self::SentinelFailover | Self::ClusterFailover => {
-                ground.kill_primary(at);
+                testbed.kill_primary(at);
                 meanwhile();
-                ground.is_taken_over();
+                testbed.is_taken_over();
                 Instant::now()
             }
         }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::delivery_check::DeliveryCheck;
 use super::fault::{Fault, LEASE};
-use super::ground::{Ground, NODES};
-use super::heal::heal;
-use super::row::Row;
-use super::told::Told;
-use super::world::World;
+use super::recovery::heal;
+use super::report::Report;
+use super::testbed::{NODES, Testbed};
+use super::workload::Workload;
 use crate::random::Random;
 use crate::wait::until;
 
@@ -22,75 +22,75 @@ const HOLD: Duration = Duration::from_millis(700);
 ///
 /// # Panics
 /// If something does not come about at all: a node that never serves again, for one.
-pub fn measure(fault: Fault, times: usize, random: &mut Random) -> Row {
+pub fn measure(fault: Fault, times: usize, random: &mut Random) -> Report {
     let flags = ["--lease", LEASE, "--audit", fault.audit()];
-    let mut ground = Ground::start(fault.kind(), &flags);
-    let urls: Vec<String> = ground.cluster.urls().into_iter().map(str::to_owned).collect();
-    let world = World::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), random);
-    let mut told = Told::default();
+    let mut testbed = Testbed::start(fault.kind(), &flags);
+    let urls: Vec<String> = testbed.cluster.urls().into_iter().map(str::to_owned).collect();
+    let workload = Workload::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), random);
+    let mut told = DeliveryCheck::default();
     let mut chosen = random.part();
-    let healing = world.load(random, || {
+    let healing = workload.load(random, || {
         (0..times)
             .map(|time| {
                 std::thread::sleep(Duration::from_millis(100 + chosen.below(400) as u64));
-                once(fault, time % NODES, &mut ground, &world, &mut told, &mut chosen)
+                once(fault, time % NODES, &mut testbed, &workload, &mut told, &mut chosen)
             })
             .collect()
     });
-    let mut problems = world.finish();
-    told.add(world.settle(std::time::Instant::now(), fault.bound(), Duration::ZERO));
-    problems.extend(world.close());
-    problems.extend(ground.told_twice());
-    problems.extend(world.ledger.problems());
-    let (totals, lost) = (world.ledger.totals(), world.ledger.lost());
-    Row { fault, totals, lost, told, healing, problems }
+    let mut problems = workload.finish();
+    told.add(workload.settle(std::time::Instant::now(), fault.bound(), Duration::ZERO));
+    problems.extend(workload.close());
+    problems.extend(testbed.told_twice());
+    problems.extend(workload.history.problems());
+    let (totals, lost) = (workload.history.totals(), workload.history.lost());
+    Report { fault, totals, lost, told, healing, problems }
 }
 
 /// Returns how long it took to heal.
 fn once(
     fault: Fault,
     at: usize,
-    ground: &mut Ground,
-    world: &World,
-    told: &mut Told,
+    testbed: &mut Testbed,
+    workload: &Workload,
+    told: &mut DeliveryCheck,
     random: &mut Random,
 ) -> Duration {
     let other = (at + 1) % NODES;
     // Somebody whose session ends as soon as it has happened.
-    let leaver = world.guest(random);
+    let leaver = workload.user(random);
     let mut gone = false;
     let end = std::thread::scope(|scope| {
         if fault.needs_a_lease() {
             let held = &leaver;
-            scope.spawn(move || world.hold(held, at, HOLD));
-            until("the lease is held", LIMIT, || ground.is_held(&leaver.client).then_some(()));
+            scope.spawn(move || workload.hold(held, at, HOLD));
+            until("the lease is held", LIMIT, || testbed.is_held(&leaver.client).then_some(()));
         }
         let mut meanwhile = || {
             if fault.needs_a_lease() {
-                world.count(&leaver, other);
+                workload.count(&leaver, other);
             }
-            gone = !fault.loses_data() && world.log_out(&leaver, other);
+            gone = !fault.loses_data() && workload.log_out(&leaver, other);
         };
         if fault.fails_over() {
             // What no replica has is lost with the primary: that is not promised.
-            world.between_acts(|| {
-                ground.is_copied();
-                ground.kill_primary(at);
+            workload.between_acts(|| {
+                testbed.is_copied();
+                testbed.kill_primary(at);
             });
         }
-        let mut strike = || fault.strike(ground, at, FOR_A_WHILE, &mut meanwhile);
-        if fault.loses_data() { world.with_nobody_coming(strike) } else { strike() }
+        let mut strike = || fault.strike(testbed, at, FOR_A_WHILE, &mut meanwhile);
+        if fault.loses_data() { workload.with_nobody_coming(strike) } else { strike() }
     });
-    let took = heal(ground, end);
+    let took = heal(testbed, end);
     if fault.loses_data() {
-        world.has_left(&leaver, end, true);
-        world.all_are_lost(random);
+        workload.has_left(&leaver, end, true);
+        workload.all_are_lost(random);
         gone = true;
     }
     if !gone {
-        until("a logout is acknowledged", LIMIT, || world.log_out(&leaver, other).then_some(()));
+        until("a logout is acknowledged", LIMIT, || workload.log_out(&leaver, other).then_some(()));
     }
-    told.add(world.settle(end, fault.bound(), Duration::ZERO));
-    ground.is_whole();
+    told.add(workload.settle(end, fault.bound(), Duration::ZERO));
+    testbed.is_whole();
     took
 }

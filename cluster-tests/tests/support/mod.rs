@@ -1,9 +1,9 @@
 //! What the tests of several kinds of Redis share.
 #![allow(dead_code)] // each test file uses a part of it
 
-pub(crate) mod person;
 pub(crate) mod races;
 pub(crate) mod replicas;
+pub(crate) mod user;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -12,7 +12,7 @@ pub(crate) const SID: &str = "app.sid";
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// Two nodes over one Redis, and which session went to whom.
-pub(crate) struct Ground {
+pub(crate) struct Testbed {
     pub(crate) redis: Redis,
     pub(crate) cluster: Cluster,
     owners: Mutex<BTreeMap<String, String>>,
@@ -33,7 +33,7 @@ impl Done {
     }
 }
 
-impl Ground {
+impl Testbed {
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }

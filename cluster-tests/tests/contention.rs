@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_tests::{
-    Cluster, Journal, PREFIX, Redis, Sockets, Told, assert_same, assert_sound, until,
+    Cluster, EventRecorder, PREFIX, RecordedEvent, Redis, Sockets, assert_same, assert_sound, until,
 };
 use serde_json::json;
 
@@ -76,7 +76,7 @@ fn plain_reads_issue_no_lock_command() {
 fn twenty_first_posts_of_one_client_make_one_session_that_is_told_as_one() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     for round in 0..5 {
         let browser = cluster.browser();
         browser.get("/session").ok();
@@ -105,15 +105,17 @@ fn twenty_first_posts_of_one_client_make_one_session_that_is_told_as_one() {
         assert_eq!(keys.len(), 20, "round {round}: {keys:?}");
         let id = session.session_id().unwrap().to_owned();
         let client = session.json["clientId"].as_str().unwrap();
-        let told: Vec<Vec<Told>> = journals
+        let told: Vec<Vec<RecordedEvent>> = recorders
             .iter()
-            .map(|journal| {
-                until("20 changes", LIMIT, || Some(journal.of(&id)).filter(|told| told.len() >= 20))
+            .map(|recorder| {
+                until("20 changes", LIMIT, || {
+                    Some(recorder.of(&id)).filter(|told| told.len() >= 20)
+                })
             })
             .collect();
         assert_same(&told);
-        for journal in &journals {
-            let told = journal.told();
+        for recorder in &recorders {
+            let told = recorder.told();
             assert_sound(&told);
             let others = told.iter().filter(|event| event.client() == Some(client));
             assert!(others.clone().all(|event| event.session() == Some(&id)), "{others:?}");

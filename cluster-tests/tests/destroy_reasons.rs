@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cluster_tests::{
-    Browser, Cluster, Journal, PREFIX, Redis, RedisOptions, STAY, Socket, Sockets, until,
+    Browser, Cluster, EventRecorder, PREFIX, Redis, RedisOptions, STAY, Socket, Sockets, until,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 struct Watched {
     redis: Redis,
     cluster: Cluster,
-    journals: Vec<Journal>,
+    recorders: Vec<EventRecorder>,
     browser: Browser,
     client: String,
     session: String,
@@ -30,14 +30,14 @@ impl Watched {
     fn with(options: &RedisOptions, flags: &[&str]) -> Self {
         let redis = options.start();
         let cluster = Cluster::start(&redis, 3, flags);
-        let journals = cluster.nodes().iter().map(Journal::follow).collect();
+        let recorders = cluster.nodes().iter().map(EventRecorder::follow).collect();
         let browser = cluster.browser();
         let answer = browser.post("/session/inc").ok();
         let sockets = Sockets::start();
         let sockets = cluster.urls().iter().map(|url| sockets.open(&browser, url)).collect();
         let client = answer.json["clientId"].as_str().unwrap().to_owned();
         let session = answer.session_id().unwrap().to_owned();
-        Self { redis, cluster, journals, browser, client, session, sockets }
+        Self { redis, cluster, recorders, browser, client, session, sockets }
     }
 
     fn record(&self) -> String {
@@ -46,8 +46,8 @@ impl Watched {
 
     /// All are told once, with this reason, and the session is gone.
     fn ended(&self, reason: &str) {
-        for journal in &self.journals {
-            assert_eq!(journal.end_of(&self.session, LIMIT), reason);
+        for recorder in &self.recorders {
+            assert_eq!(recorder.end_of(&self.session, LIMIT), reason);
         }
         for socket in &self.sockets {
             let told = socket.message("session:destroy", LIMIT);
@@ -57,11 +57,11 @@ impl Watched {
         let next = self.browser.at(self.cluster[0].url()).post("/session/inc").ok();
         let next = next.session_id().unwrap();
         assert_ne!(next, self.session);
-        for (journal, socket) in self.journals.iter().zip(&self.sockets) {
+        for (recorder, socket) in self.recorders.iter().zip(&self.sockets) {
             until("the next session is told", LIMIT, || {
-                (!journal.of(next).is_empty()).then_some(())
+                (!recorder.of(next).is_empty()).then_some(())
             });
-            let ends = journal.of(&self.session).into_iter().filter(|e| e.reason().is_some());
+            let ends = recorder.of(&self.session).into_iter().filter(|e| e.reason().is_some());
             assert_eq!(ends.count(), 1, "told once");
             until("the socket hears of the next session", LIMIT, || {
                 socket.messages().into_iter().find(|message| message.payload["sessionId"] == next)
@@ -133,12 +133,12 @@ fn however_a_session_ends_its_sockets_are_told_and_then_disconnected() {
 fn a_session_without_any_socket_is_told_as_expired_too() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &["--max-age", "2s"]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let answers = (0..10).map(|_| cluster.browser().post("/session/inc").ok());
     let sessions: Vec<_> = answers.map(|a| a.session_id().unwrap().to_owned()).collect();
-    for journal in &journals {
+    for recorder in &recorders {
         for session in &sessions {
-            assert_eq!(journal.end_of(session, LIMIT), "expired");
+            assert_eq!(recorder.end_of(session, LIMIT), "expired");
         }
     }
 }
@@ -158,9 +158,9 @@ fn a_new_session_without_the_old_ones_cookie_is_another_clients_and_ends_nothing
     assert_ne!(elsewhere.cookie("app.sid.cid").unwrap(), cookie);
     assert_eq!(apart.session(), &json!({ "n": 1 }), "nothing of the other session is in it");
     let id = apart.session_id().unwrap();
-    for journal in &watched.journals {
-        until("the new session is told", LIMIT, || (!journal.of(id).is_empty()).then_some(()));
-        assert!(journal.of(&watched.session).iter().all(|event| event.reason().is_none()));
+    for recorder in &watched.recorders {
+        until("the new session is told", LIMIT, || (!recorder.of(id).is_empty()).then_some(()));
+        assert!(recorder.of(&watched.session).iter().all(|event| event.reason().is_none()));
     }
     for socket in &watched.sockets {
         assert_eq!(socket.ok("session:get")["sessionId"], watched.session);
@@ -181,12 +181,12 @@ fn a_record_deleted_by_redis_cli_is_told_as_external() {
 fn a_record_deleted_by_redis_cli_is_told_by_nodes_without_its_sockets_too() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let answer = cluster.browser().post("/session/inc").ok();
     let client = answer.json["clientId"].as_str().unwrap();
     redis.cli(&["DEL", &format!("{PREFIX}:{{{client}}}:s")]);
-    for journal in &journals {
-        assert_eq!(journal.end_of(answer.session_id().unwrap(), LIMIT), "external");
+    for recorder in &recorders {
+        assert_eq!(recorder.end_of(answer.session_id().unwrap(), LIMIT), "external");
     }
 }
 
@@ -207,7 +207,7 @@ fn many_sessions_under_a_small_memory_limit_end_as_evicted_and_none_in_silence()
     let options = RedisOptions::new().arguments(&["--maxmemory-policy", "allkeys-random"]);
     let redis = options.start();
     let cluster = Cluster::start(&redis, 3, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let sockets = Sockets::start();
     let used = |redis: &Redis| -> u64 {
         let info = redis.cli(&["INFO", "memory"]);
@@ -238,9 +238,9 @@ fn many_sessions_under_a_small_memory_limit_end_as_evicted_and_none_in_silence()
         if let Some(socket) = socket {
             assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "evicted");
         }
-        for journal in &journals {
+        for recorder in &recorders {
             let told = until("an end is told", LIMIT, || {
-                let told = journal.of(session);
+                let told = recorder.of(session);
                 told.iter().any(|event| event.reason().is_some()).then_some(told)
             });
             assert_eq!(told.last().unwrap().reason(), Some("evicted"));
@@ -255,13 +255,13 @@ fn many_sessions_under_a_small_memory_limit_end_as_evicted_and_none_in_silence()
 fn a_cleanup_is_told_by_all_nodes_with_the_number_of_sessions_that_it_removed() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let cleared = cluster.browser().post("/probe/cleanup").ok().json.as_u64().unwrap();
-    for journal in &journals {
+    for recorder in &recorders {
         let told = until("the cleanup is told", LIMIT, || {
-            let told = journal.told();
+            let told = recorder.told();
             told.into_iter().find_map(|event| match event {
-                cluster_tests::Told::Cleanup { cleared, node } => Some((cleared, node)),
+                cluster_tests::RecordedEvent::Cleanup { cleared, node } => Some((cleared, node)),
                 _ => None,
             })
         });
@@ -279,7 +279,7 @@ fn a_record_overwritten_by_redis_cli_ends_the_session() {
         watched.redis.cli(&command);
         // Whoever looks first finds it.
         assert_eq!(watched.browser.get("/session").ok().session(), &Value::Null);
-        let told = watched.journals[0].end_of(&watched.session, LIMIT);
+        let told = watched.recorders[0].end_of(&watched.session, LIMIT);
         assert!(["external", "corrupt"].contains(&told.as_str()), "{overwritten:?}: {told}");
         watched.ended(&told);
     }

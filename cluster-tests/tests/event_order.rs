@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cluster_tests::{
-    Act, Browser, Cluster, Journal, KEY, Model, Node, Outcome, PREFIX, Random, Redis, STAY, Socket,
-    Sockets, Told, assert_same, assert_sound, by_session, until,
+    Act, Browser, Cluster, EventRecorder, KEY, Model, Node, Outcome, PREFIX, Random, RecordedEvent,
+    Redis, STAY, Socket, Sockets, assert_same, assert_sound, by_session, until,
 };
 use serde_json::{Map, Value, json};
 
@@ -125,11 +125,11 @@ impl Actor {
     }
 
     fn has_to_hear(&self) -> Vec<Value> {
-        let message = |event: &Told| match event {
-            Told::Set { session, is_new, is_init, node, .. } => json!(["session:set", {
+        let message = |event: &RecordedEvent| match event {
+            RecordedEvent::Set { session, is_new, is_init, node, .. } => json!(["session:set", {
                 "sessionId": session, "isNew": is_new, "isInit": is_init, "node": node,
             }]),
-            Told::Destroy { session, reason, node, .. } => json!(["session:destroy", {
+            RecordedEvent::Destroy { session, reason, node, .. } => json!(["session:destroy", {
                 "sessionId": session, "reason": reason, "node": node,
             }]),
             other => panic!("{other:?}"),
@@ -140,7 +140,7 @@ impl Actor {
     }
 }
 
-fn of_clients(told: &[Told], clients: &[String]) -> Vec<Told> {
+fn of_clients(told: &[RecordedEvent], clients: &[String]) -> Vec<RecordedEvent> {
     let one_of_them = |client: &str| clients.iter().any(|one| one == client);
     told.iter().filter(|event| event.client().is_some_and(one_of_them)).cloned().collect()
 }
@@ -150,7 +150,7 @@ fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
     let mut random = Random::seeded();
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &STAY);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let sockets = Sockets::start();
     let mut actors: Vec<Actor> = (0..CLIENTS)
         .map(|at| {
@@ -178,19 +178,19 @@ fn a_random_history_of_2000_acts_by_50_clients_is_told_alike_and_as_it_was() {
     });
     let count: usize = actors.iter().map(|actor| actor.model.told().len()).sum();
     assert!(count > CLIENTS * ACTS / 3, "a history worth its name");
-    for journal in &journals {
-        let all = || (journal.told().len() >= count).then_some(());
+    for recorder in &recorders {
+        let all = || (recorder.told().len() >= count).then_some(());
         until(&format!("all {count} events are told"), LIMIT, all);
     }
     // What is told too often is on its way before this.
     let mark = cluster.browser().post("/session/inc").ok();
-    let told: Vec<Vec<Told>> = journals
+    let told: Vec<Vec<RecordedEvent>> = recorders
         .iter()
-        .map(|journal| {
+        .map(|recorder| {
             until("the mark is told", LIMIT, || {
-                (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+                (!recorder.of(mark.session_id().unwrap()).is_empty()).then_some(())
             });
-            journal.told()
+            recorder.told()
         })
         .collect();
     assert_same(&told);
@@ -216,7 +216,7 @@ fn what_many_writers_of_few_sessions_do_is_told_alike_by_all_nodes() {
     let mut random = Random::seeded();
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let clients: Vec<_> = (0..4)
         .map(|_| {
             let browser = cluster.browser();
@@ -256,13 +256,13 @@ fn what_many_writers_of_few_sessions_do_is_told_alike_by_all_nodes() {
     });
     assert!(written > 100, "most are written");
     let mark = cluster.browser().post("/session/inc").ok();
-    let told: Vec<Vec<Told>> = journals
+    let told: Vec<Vec<RecordedEvent>> = recorders
         .iter()
-        .map(|journal| {
+        .map(|recorder| {
             until("the mark is told", LIMIT, || {
-                (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+                (!recorder.of(mark.session_id().unwrap()).is_empty()).then_some(())
             });
-            journal.told()
+            recorder.told()
         })
         .collect();
     assert_same(&told);
@@ -273,7 +273,7 @@ fn what_many_writers_of_few_sessions_do_is_told_alike_by_all_nodes() {
 fn not_heard(database: &str, prefix: &str) {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let url = format!("{}/{database}", redis.url());
     let flags = ["--redis", &url, "--prefix", prefix, "--keys", KEY, "--max-age", "1s"];
     let stranger = Node::start(&flags);
@@ -285,11 +285,11 @@ fn not_heard(database: &str, prefix: &str) {
         (browser.get("/session").session() == &Value::Null).then_some(())
     });
     let mark = cluster.browser().post("/session/inc").ok();
-    for journal in &journals {
+    for recorder in &recorders {
         until("the mark is told", LIMIT, || {
-            (!journal.of(mark.session_id().unwrap()).is_empty()).then_some(())
+            (!recorder.of(mark.session_id().unwrap()).is_empty()).then_some(())
         });
-        assert_eq!(journal.told().len(), 1, "{:?}", journal.told());
+        assert_eq!(recorder.told().len(), 1, "{:?}", recorder.told());
     }
 }
 

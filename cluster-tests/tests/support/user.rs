@@ -21,14 +21,14 @@ pub(crate) fn is_copied(primary: &Redis, replica: &Redis) {
 }
 
 /// A browser with a session, and a tab with a socket on every node.
-pub(crate) struct Person {
+pub(crate) struct User {
     browser: Browser,
     urls: Vec<String>,
     tabs: Vec<Socket>,
     client: String,
 }
 
-impl Person {
+impl User {
     pub(crate) fn new(cluster: &Cluster, sockets: &Sockets) -> Self {
         let browser = cluster.browser();
         let client = browser.post("/session/inc").ok().json["clientId"].as_str().unwrap().into();

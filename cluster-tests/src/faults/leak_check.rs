@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ground::Ground;
+use super::testbed::Testbed;
 use crate::browser::Browser;
 use crate::cluster::PREFIX;
 use crate::wait::until;
@@ -21,20 +21,20 @@ const STANDING: [&str; 3] = ["{nodes}:h", "{nodes}:z", "{sweep}:leader"];
 
 /// Figures of nodes from before, to compare with.
 #[derive(Debug)]
-pub struct Growth {
+pub struct LeakCheck {
     tasks: usize,
     memory: Option<u64>,
 }
 
-impl Growth {
+impl LeakCheck {
     /// Looks at nodes without any load.
     ///
     /// # Panics
     /// If one does not answer.
-    pub fn idle(ground: &Ground) -> Self {
-        let memory: Vec<_> = ground.cluster.nodes().iter().map(crate::Node::memory).collect();
+    pub fn idle(testbed: &Testbed) -> Self {
+        let memory: Vec<_> = testbed.cluster.nodes().iter().map(crate::Node::memory).collect();
         println!("idle: {memory:?}");
-        let tasks = ground.cluster.urls().into_iter().map(tasks).max();
+        let tasks = testbed.cluster.urls().into_iter().map(tasks).max();
         Self { tasks: tasks.expect("nodes"), memory: None }
     }
 
@@ -42,8 +42,8 @@ impl Growth {
     ///
     /// # Panics
     /// If one is gone.
-    pub fn warm(&mut self, ground: &Ground) {
-        let memory: Vec<_> = ground.cluster.nodes().iter().map(crate::Node::memory).collect();
+    pub fn warm(&mut self, testbed: &Testbed) {
+        let memory: Vec<_> = testbed.cluster.nodes().iter().map(crate::Node::memory).collect();
         println!("under load: {memory:?}");
         self.memory = memory.into_iter().max();
     }
@@ -53,9 +53,9 @@ impl Growth {
     ///
     /// # Panics
     /// If anything is.
-    pub fn is_none(&self, ground: &Ground, life: Duration) {
+    pub fn is_none(&self, testbed: &Testbed, life: Duration) {
         let most = self.memory.expect("looked at under load") * 9 / 8 + SLACK;
-        for node in ground.cluster.nodes() {
+        for node in testbed.cluster.nodes() {
             let url = node.url();
             let tables = || {
                 let stats = Browser::new(&[url]).get("/monitor/stats").ok().json["stats"].take();
@@ -71,7 +71,7 @@ impl Growth {
             println!("{url}: {} tasks, {memory} bytes of {most}", tasks(url));
             assert!(memory <= most, "{url} has {memory} bytes, and {most} would do");
         }
-        let redis = ground.redis();
+        let redis = testbed.redis();
         let all = format!("{PREFIX}:*");
         let others = || {
             let mut keys = redis.scan(&all);

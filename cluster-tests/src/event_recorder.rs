@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// An event, as a node told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // as in the crate's own events
-pub enum Told {
+pub enum RecordedEvent {
     Set {
         client: String,
         session: String,
@@ -43,7 +43,7 @@ pub enum Told {
     Lagged(u64),
 }
 
-impl Told {
+impl RecordedEvent {
     /// The session concerned.
     pub fn session(&self) -> Option<&str> {
         match self {
@@ -93,14 +93,14 @@ impl Told {
     }
 }
 
-/// Everything that a node has told since the journal began. The node needs `--probes`.
+/// Everything that a node has told since the recorder began. The node needs `--probes`.
 #[derive(Debug)]
-pub struct Journal {
-    told: Arc<Mutex<Vec<Told>>>,
+pub struct EventRecorder {
+    told: Arc<Mutex<Vec<RecordedEvent>>>,
     connection: TcpStream,
 }
 
-impl Journal {
+impl EventRecorder {
     /// Begins. Whatever happens from now on is in it.
     ///
     /// # Panics
@@ -124,13 +124,13 @@ impl Journal {
                     *begun.lock().unwrap() = true;
                     continue;
                 }
-                match Told::read(&line) {
+                match RecordedEvent::read(&line) {
                     Some(event) => note.lock().unwrap().push(event),
                     None => eprintln!("a node told something unknown: {line}"),
                 }
             }
         });
-        until("the journal begins", LIMIT, || listening.lock().unwrap().then_some(()));
+        until("the recorder begins", LIMIT, || listening.lock().unwrap().then_some(()));
         Self { told, connection }
     }
 
@@ -138,7 +138,7 @@ impl Journal {
     ///
     /// # Panics
     /// Never.
-    pub fn told(&self) -> Vec<Told> {
+    pub fn told(&self) -> Vec<RecordedEvent> {
         self.told.lock().unwrap().clone()
     }
 
@@ -146,7 +146,7 @@ impl Journal {
     ///
     /// # Panics
     /// Never.
-    pub fn of(&self, session: &str) -> Vec<Told> {
+    pub fn of(&self, session: &str) -> Vec<RecordedEvent> {
         let told = self.told.lock().unwrap();
         told.iter().filter(|event| event.session() == Some(session)).cloned().collect()
     }
@@ -162,7 +162,7 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
+impl Drop for EventRecorder {
     fn drop(&mut self) {
         // It may be closed already; this ends the reader.
         let _ = self.connection.shutdown(Shutdown::Both);

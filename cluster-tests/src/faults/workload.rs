@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Raised;
-use super::guest::{Guest, count};
-use super::told::Left;
-use crate::ledger::{Came, Ledger};
+use super::delivery_check::Left;
+use super::user::{User, count};
+use crate::history::{History, WriteOutcome};
 use crate::random::Random;
 use crate::sockets::Sockets;
 use crate::wait::until;
@@ -20,32 +20,32 @@ const SEATS: usize = 5;
 /// Of each seat.
 const CALLERS: usize = 3;
 
-/// All clients. Each seat has one guest; after the end of its session another one takes the seat.
+/// All clients. Each seat has one user; after the end of its session another one takes the seat.
 #[derive(Debug)]
-pub struct World {
+pub struct Workload {
     pub(super) urls: Vec<String>,
     sockets: Sockets,
     /// What was done, and what came of it.
-    pub ledger: Ledger,
-    seats: Vec<Mutex<Arc<Guest>>>,
+    pub history: History,
+    seats: Vec<Mutex<Arc<User>>>,
     pub(super) left: Mutex<Vec<Left>>,
-    pub(super) seen: Mutex<Vec<Arc<Guest>>>,
+    pub(super) seen: Mutex<Vec<Arc<User>>>,
     /// Read while something is done, or while somebody sits down: who writes is alone.
     acting: RwLock<()>,
     coming: RwLock<()>,
     over: AtomicBool,
 }
 
-impl World {
+impl Workload {
     /// All seats of nodes at these URLs are taken.
     ///
     /// # Panics
     /// If the nodes do not serve, or Node.js is missing.
     pub fn open(urls: &[&str], random: &mut Random) -> Self {
-        let mut world = Self {
+        let mut workload = Self {
             urls: urls.iter().map(|&url| url.to_owned()).collect(),
             sockets: Sockets::start(),
-            ledger: Ledger::default(),
+            history: History::default(),
             seats: Vec::new(),
             left: Mutex::default(),
             seen: Mutex::default(),
@@ -53,8 +53,8 @@ impl World {
             coming: RwLock::default(),
             over: AtomicBool::new(false),
         };
-        world.seats = (0..SEATS).map(|_| Mutex::new(world.guest(random))).collect();
-        world
+        workload.seats = (0..SEATS).map(|_| Mutex::new(workload.user(random))).collect();
+        workload
     }
 
     /// Uses the nodes with many callers while `meanwhile` runs; returns what that returns.
@@ -100,16 +100,16 @@ impl World {
     ///
     /// # Panics
     /// If none serves in time.
-    pub fn guest(&self, random: &mut Random) -> Arc<Guest> {
+    pub fn user(&self, random: &mut Random) -> Arc<User> {
         let _coming = self.coming.read().unwrap();
         let (browser, client, session) = until("a session begins", LIMIT, || {
             let begun = Instant::now();
-            let (browser, client, came) = Guest::begin(self.url(random))?;
-            let session = came.session().to_owned();
-            self.ledger.note(begun, came);
+            let (browser, client, outcome) = User::begin(self.url(random))?;
+            let session = outcome.session().to_owned();
+            self.history.note(begun, outcome);
             Some((browser, client, session))
         });
-        Arc::new(Guest::sit_down((browser, client, session), &self.urls, &self.sockets))
+        Arc::new(User::sit_down((browser, client, session), &self.urls, &self.sockets))
     }
 
     fn url(&self, random: &mut Random) -> &str {
@@ -117,64 +117,64 @@ impl World {
     }
 
     fn act(&self, seat: usize, random: &mut Random) {
-        let guest = self.seats[seat].lock().unwrap().clone();
+        let user = self.seats[seat].lock().unwrap().clone();
         let url = self.url(random);
         let begun = Instant::now();
-        let came = match random.below(100) {
-            0..30 => guest.read(url),
-            30..65 => guest.count_by_http(url, HOLD),
-            65..97 => guest.count_by_socket(random.below(guest.sockets.len())),
+        let outcome = match random.below(100) {
+            0..30 => user.read(url),
+            30..65 => user.count_by_http(url, HOLD),
+            65..97 => user.count_by_socket(random.below(user.sockets.len())),
             _ => {
-                let came = guest.log_out(url);
-                let sure = matches!(came, Came::Ended { .. });
-                self.ledger.note(begun, came);
-                self.leaves(seat, &guest, sure, random);
+                let outcome = user.log_out(url);
+                let sure = matches!(outcome, WriteOutcome::Ended { .. });
+                self.history.note(begun, outcome);
+                self.leaves(seat, &user, sure, random);
                 None
             }
         };
-        if let Some(came) = came {
-            self.ledger.note(begun, came);
+        if let Some(outcome) = outcome {
+            self.history.note(begun, outcome);
         }
     }
 
-    /// Counts in a guest's session at this node until that is acknowledged, or the session is gone.
+    /// Counts in a user's session at this node until that is acknowledged, or the session is gone.
     ///
     /// # Panics
     /// If neither comes about in time.
-    pub fn count(&self, guest: &Guest, at: usize) {
+    pub fn count(&self, user: &User, at: usize) {
         until("a session is written", LIMIT, || {
             let begun = Instant::now();
-            let came = guest.count_by_http(&self.urls[at], HOLD);
-            let done = !matches!(came, Some(Came::PerhapsCounted { .. }));
-            if let Some(came) = came {
-                self.ledger.note(begun, came);
+            let outcome = user.count_by_http(&self.urls[at], HOLD);
+            let done = !matches!(outcome, Some(WriteOutcome::IndeterminateCounted { .. }));
+            if let Some(outcome) = outcome {
+                self.history.note(begun, outcome);
             }
             done.then_some(())
         });
     }
 
-    /// Holds a guest's session at this node for a while, then counts.
+    /// Holds a user's session at this node for a while, then counts.
     ///
     /// # Panics
     /// If the node answers what it must not.
-    pub fn hold(&self, guest: &Guest, at: usize, length: Duration) {
+    pub fn hold(&self, user: &User, at: usize, length: Duration) {
         let begun = Instant::now();
-        if let Some(came) = guest.count_by_http(&self.urls[at], length) {
-            self.ledger.note(begun, came);
+        if let Some(outcome) = user.count_by_http(&self.urls[at], length) {
+            self.history.note(begun, outcome);
         }
     }
 
-    /// Logs a guest without a seat out at this node. Whether that is acknowledged.
+    /// Logs a user without a seat out at this node. Whether that is acknowledged.
     ///
     /// # Panics
     /// If a caller has panicked.
-    pub fn log_out(&self, guest: &Arc<Guest>, at: usize) -> bool {
+    pub fn log_out(&self, user: &Arc<User>, at: usize) -> bool {
         let begun = Instant::now();
-        let came = guest.log_out(&self.urls[at]);
-        let sure = matches!(came, Came::Ended { .. });
-        self.ledger.note(begun, came);
+        let outcome = user.log_out(&self.urls[at]);
+        let sure = matches!(outcome, WriteOutcome::Ended { .. });
+        self.history.note(begun, outcome);
         if sure {
-            self.has_left(guest, Instant::now(), true);
+            self.has_left(user, Instant::now(), true);
         }
         sure
     }
@@ -185,17 +185,17 @@ impl World {
     /// If the nodes do not serve in time.
     pub fn all_are_lost(&self, random: &mut Random) {
         for seat in 0..SEATS {
-            let guest = self.seats[seat].lock().unwrap().clone();
-            self.leaves(seat, &guest, false, random);
+            let user = self.seats[seat].lock().unwrap().clone();
+            self.leaves(seat, &user, false, random);
         }
     }
 
-    fn leaves(&self, seat: usize, guest: &Arc<Guest>, sure: bool, random: &mut Random) {
+    fn leaves(&self, seat: usize, user: &Arc<User>, sure: bool, random: &mut Random) {
         let at = Instant::now();
-        if guest.leaves() {
-            let next = self.guest(random);
+        if user.leaves() {
+            let next = self.user(random);
             *self.seats[seat].lock().unwrap() = next;
-            self.has_left(guest, at, sure);
+            self.has_left(user, at, sure);
         }
     }
 
@@ -207,32 +207,32 @@ impl World {
     pub fn finish(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for seat in &self.seats {
-            let guest = seat.lock().unwrap().clone();
+            let user = seat.lock().unwrap().clone();
             let mut last = None;
             for url in &self.urls {
                 let begun = Instant::now();
                 let answer = until("all nodes serve again", LIMIT, || {
-                    let answer = guest.browser.at(url).try_get("/session").ok();
+                    let answer = user.browser.at(url).try_get("/session").ok();
                     answer.filter(|answer| answer.status == 200)
                 });
                 match count(&answer) {
-                    Some((session, n)) if session == guest.session => {
+                    Some((session, n)) if session == user.session => {
                         last = Some(n);
-                        self.ledger.note(begun, Came::Read { session, n });
+                        self.history.note(begun, WriteOutcome::Read { session, n });
                     }
-                    other => problems.push(format!("{} is gone: {other:?}", guest.session)),
+                    other => problems.push(format!("{} is gone: {other:?}", user.session)),
                 }
             }
-            for socket in guest.sockets.iter().filter(|socket| socket.connected()) {
-                if !guest.ends(socket).is_empty() {
-                    problems.push(format!("{} lives, and its end was told", guest.session));
+            for socket in user.sockets.iter().filter(|socket| socket.connected()) {
+                if !user.ends(socket).is_empty() {
+                    problems.push(format!("{} lives, and its end was told", user.session));
                 }
                 let seen = socket.call("session:get", &[]);
                 if seen["session"]["n"].as_i64() != last {
-                    problems.push(format!("a socket of {} sees {seen}", guest.session));
+                    problems.push(format!("a socket of {} sees {seen}", user.session));
                 }
             }
-            self.has_left(&guest, Instant::now(), false);
+            self.has_left(&user, Instant::now(), false);
         }
         problems
     }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::delivery_check::DeliveryCheck;
 use super::fault::Fault;
-use super::told::Told;
-use crate::ledger::Totals;
+use crate::history::Totals;
 
 /// The figures of one kind of fault.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct Report {
     /// The kind.
     pub fault: Fault,
     /// What clients did meanwhile.
@@ -17,14 +17,14 @@ pub struct Row {
     /// Acknowledged updates that are lost; those that Redis itself lost are not counted.
     pub lost: usize,
     /// Ends of sessions, and how they were told.
-    pub told: Told,
+    pub told: DeliveryCheck,
     /// How long it took after each fault until all was well again.
     pub healing: Vec<Duration>,
     /// What is wrong besides.
     pub problems: Vec<String>,
 }
 
-impl Row {
+impl Report {
     /// All that should not be.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
@@ -32,7 +32,7 @@ impl Row {
         if self.lost > 0 {
             problems.push(format!("{} acknowledged updates are lost", self.lost));
         }
-        let Told { sockets, told, left, .. } = self.told;
+        let DeliveryCheck { sockets, told, left, .. } = self.told;
         if told != sockets {
             problems.push(format!("{told} of {sockets} sockets were told in time and once"));
         }
@@ -64,7 +64,7 @@ impl Row {
 }
 
 /// A row of a table in Markdown.
-impl fmt::Display for Row {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -94,12 +94,12 @@ pub fn table() -> &'static str {
 mod tests {
     use super::*;
 
-    fn row(lost: usize, told: usize, left: usize) -> Row {
-        Row {
+    fn row(lost: usize, told: usize, left: usize) -> Report {
+        Report {
             fault: Fault::Flushed,
             totals: Totals { counted: 100, ..Totals::default() },
             lost,
-            told: Told { ended: 2, sockets: 6, told, left, problems: Vec::new() },
+            told: DeliveryCheck { ended: 2, sockets: 6, told, left, problems: Vec::new() },
             healing: [3, 1, 2].map(Duration::from_secs).into(),
             problems: Vec::new(),
         }
@@ -111,7 +111,7 @@ mod tests {
         for bad in [row(1, 6, 0), row(0, 5, 0), row(0, 6, 1)] {
             assert_eq!(bad.problems().len(), 1);
         }
-        let idle = Row { totals: Totals::default(), ..row(0, 6, 0) };
+        let idle = Report { totals: Totals::default(), ..row(0, 6, 0) };
         assert!(std::panic::catch_unwind(|| idle.check()).is_err());
     }
 

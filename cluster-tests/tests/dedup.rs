@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Cluster, Journal, Proxy, Redis, Sockets};
+use cluster_tests::{Cluster, EventRecorder, Proxy, Redis, Sockets};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,7 +24,7 @@ fn a_node_that_missed_an_end_does_not_tell_it_to_the_others_again() {
     // A node that knows nothing of it takes what it is told for news.
     cluster[2].kill();
     cluster[2].start_again();
-    let new = Journal::follow(&cluster[2]);
+    let new = EventRecorder::follow(&cluster[2]);
     proxy.heal();
     assert_eq!(away.message("session:destroy", LIMIT)["reason"], "reconciled");
 

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::cluster::{Cluster, PREFIX, STAY};
-use crate::journal::{Journal, Told};
+use crate::event_recorder::{EventRecorder, RecordedEvent};
 use crate::proxy::Proxy;
 use crate::redis::{Redis, RedisCluster, RedisOptions, Sentinels};
 use crate::wait::until;
 
 /// Changing the primary has to be over by then.
 const LIMIT: Duration = Duration::from_secs(90);
-/// Nodes on each ground.
+/// Nodes on each testbed.
 pub(super) const NODES: usize = 3;
 
 /// Which Redis.
@@ -36,21 +36,21 @@ pub(super) enum Place {
 /// Three nodes on a Redis of their own. If it is a single one, a proxy is in front of it for each
 /// node.
 #[derive(Debug)]
-pub struct Ground {
+pub struct Testbed {
     pub(super) place: Place,
     /// The nodes.
     pub cluster: Cluster,
     pub(super) proxies: Vec<Proxy>,
-    journals: Vec<Journal>,
+    recorders: Vec<EventRecorder>,
     /// What nodes told before they were killed.
-    past: Vec<Vec<Told>>,
+    past: Vec<Vec<RecordedEvent>>,
     /// A server that was killed and has not come back.
     pub(super) away: Option<usize>,
     /// The server that has taken over, behind sentinels.
     heir: Option<usize>,
 }
 
-impl Ground {
+impl Testbed {
     /// Starts them on one Redis whose data survives, with these flags.
     ///
     /// # Panics
@@ -77,8 +77,8 @@ impl Ground {
         };
         // A socket that is disconnected as soon as it was told could be told twice unseen.
         let cluster = Cluster::start_at(&urls, &[&STAY[..], flags].concat());
-        let journals = cluster.nodes().iter().map(Journal::follow).collect();
-        Self { place, cluster, proxies, journals, past: Vec::new(), away: None, heir: None }
+        let recorders = cluster.nodes().iter().map(EventRecorder::follow).collect();
+        Self { place, cluster, proxies, recorders, past: Vec::new(), away: None, heir: None }
     }
 
     /// The one Redis.
@@ -100,13 +100,13 @@ impl Ground {
     }
 
     /// What each node tells.
-    pub fn journals(&self) -> &[Journal] {
-        &self.journals
+    pub fn recorders(&self) -> &[EventRecorder] {
+        &self.recorders
     }
 
-    /// Closes the journals: each is a request that its node serves.
+    /// Closes the recorders: each is a request that its node serves.
     pub fn stop_listening(&mut self) {
-        self.past.extend(self.journals.drain(..).map(|journal| journal.told()));
+        self.past.extend(self.recorders.drain(..).map(|recorder| recorder.told()));
     }
 
     /// Ends of sessions that a node told more than once.
@@ -114,13 +114,15 @@ impl Ground {
     /// # Panics
     /// Never.
     pub fn told_twice(&self) -> Vec<String> {
-        let now = self.journals.iter().map(Journal::told);
+        let now = self.recorders.iter().map(EventRecorder::told);
         let all = self.past.iter().cloned().chain(now);
         let mut problems = Vec::new();
         for told in all {
             let mut ends = std::collections::HashMap::<&str, usize>::new();
             let ended = told.iter().filter(|event| event.reason().is_some());
-            ended.filter_map(Told::session).for_each(|id| *ends.entry(id).or_default() += 1);
+            ended
+                .filter_map(RecordedEvent::session)
+                .for_each(|id| *ends.entry(id).or_default() += 1);
             let twice = ends.into_iter().filter(|(_, times)| *times > 1);
             problems.extend(twice.map(|(id, times)| format!("a node told {id} {times} times")));
         }
@@ -134,8 +136,8 @@ impl Ground {
 
     pub(super) fn restart_node(&mut self, at: usize) {
         self.cluster[at].start_again();
-        let journal = Journal::follow(&self.cluster[at]);
-        self.past.push(std::mem::replace(&mut self.journals[at], journal).told());
+        let recorder = EventRecorder::follow(&self.cluster[at]);
+        self.past.push(std::mem::replace(&mut self.recorders[at], recorder).told());
     }
 
     /// Waits until replicas have all that was acknowledged.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Cluster, Journal, Redis, STAY, Socket, Sockets};
+use cluster_tests::{Cluster, EventRecorder, Redis, STAY, Socket, Sockets};
 use serde_json::{Value, json};
 
 /// Longer than the time between two audits.
@@ -15,7 +15,7 @@ fn vanish_by(command: &[&str]) {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 3, &STAY);
     let sockets = Sockets::start();
-    let journals: Vec<_> = cluster.nodes().iter().map(Journal::follow).collect();
+    let recorders: Vec<_> = cluster.nodes().iter().map(EventRecorder::follow).collect();
     let browser = cluster.browser();
     let session = browser.post("/session/inc").ok().session_id().unwrap().to_owned();
     // No socket at the third node: it hears of the end from the others.
@@ -27,8 +27,8 @@ fn vanish_by(command: &[&str]) {
         assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "reconciled");
         assert_eq!(socket.call("session:get", &[])["error"], "missing-session");
     }
-    for journal in &journals {
-        assert_eq!(journal.end_of(&session, LIMIT), "reconciled");
+    for recorder in &recorders {
+        assert_eq!(recorder.end_of(&session, LIMIT), "reconciled");
     }
     assert_eq!(browser.get("/session").ok().session(), &Value::Null);
 

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guest::Guest;
-use super::world::{LIMIT, World};
-use crate::ledger::Came;
+use super::user::User;
+use super::workload::{LIMIT, Workload};
+use crate::history::WriteOutcome;
 use crate::wait::until;
 
-/// A guest whose session has ended, or perhaps has.
+/// A user whose session has ended, or perhaps has.
 #[derive(Debug)]
 pub(super) struct Left {
-    guest: Arc<Guest>,
+    user: Arc<User>,
     at: Instant,
     sure: bool,
 }
 
 /// How the ends of sessions were told to their sockets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct DeliveryCheck {
     /// Sessions that ended.
     pub ended: usize,
     /// Their sockets that stayed connected.
@@ -31,13 +31,13 @@ pub struct Told {
     pub problems: Vec<String>,
 }
 
-impl World {
-    /// A guest's session has ended. Whose it was gets told later, see [`settle`](Self::settle).
+impl Workload {
+    /// A user's session has ended. Whose it was gets told later, see [`settle`](Self::settle).
     ///
     /// # Panics
     /// If a caller has panicked.
-    pub fn has_left(&self, guest: &Arc<Guest>, at: Instant, sure: bool) {
-        self.left.lock().unwrap().push(Left { guest: guest.clone(), at, sure });
+    pub fn has_left(&self, user: &Arc<User>, at: Instant, sure: bool) {
+        self.left.lock().unwrap().push(Left { user: user.clone(), at, sure });
     }
 
     /// Waits until each socket of those who left `old` ago is told of its session's end: at the
@@ -45,40 +45,40 @@ impl World {
     ///
     /// # Panics
     /// If no node serves.
-    pub fn settle(&self, since: Instant, bound: Duration, old: Duration) -> Told {
-        let mut told = Told::default();
+    pub fn settle(&self, since: Instant, bound: Duration, old: Duration) -> DeliveryCheck {
+        let mut told = DeliveryCheck::default();
         let left: Vec<Left> = {
             let mut left = self.left.lock().unwrap();
             let (gone, stay) = left.drain(..).partition(|left| left.at.elapsed() >= old);
             *left = stay;
             gone
         };
-        for Left { guest, at, sure } in left {
-            let at = if sure { at } else { self.ended_at(&guest, at, &mut told) };
+        for Left { user, at, sure } in left {
+            let at = if sure { at } else { self.ended_at(&user, at, &mut told) };
             told.ended += 1;
-            told.look(&guest, at.max(since) + bound);
-            self.seen.lock().unwrap().push(guest);
+            told.look(&user, at.max(since) + bound);
+            self.seen.lock().unwrap().push(user);
         }
         told
     }
 
     /// When a session ended that perhaps had ended by then; it has now.
-    fn ended_at(&self, guest: &Arc<Guest>, at: Instant, told: &mut Told) -> Instant {
+    fn ended_at(&self, user: &Arc<User>, at: Instant, told: &mut DeliveryCheck) -> Instant {
         let alive = until("a node serves", LIMIT, || {
-            let answer = guest.browser.at(&self.urls[0]).try_get("/session").ok()?;
-            (answer.status == 200).then(|| answer.session_id() == Some(&guest.session))
+            let answer = user.browser.at(&self.urls[0]).try_get("/session").ok()?;
+            (answer.status == 200).then(|| answer.session_id() == Some(&user.session))
         });
         if !alive {
             return at;
         }
-        if guest.sockets.iter().any(|socket| !guest.ends(socket).is_empty()) {
-            told.problems.push(format!("{} lives, and its end was told", guest.session));
+        if user.sockets.iter().any(|socket| !user.ends(socket).is_empty()) {
+            told.problems.push(format!("{} lives, and its end was told", user.session));
         }
         until("a session ends", LIMIT, || {
             let begun = Instant::now();
-            let came = guest.log_out(&self.urls[0]);
-            let ended = matches!(came, Came::Ended { .. });
-            self.ledger.note(begun, came);
+            let outcome = user.log_out(&self.urls[0]);
+            let ended = matches!(outcome, WriteOutcome::Ended { .. });
+            self.history.note(begun, outcome);
             ended.then(Instant::now)
         })
     }
@@ -90,11 +90,11 @@ impl World {
     pub fn close(&self) -> Vec<String> {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap());
         let mut problems = Vec::new();
-        for guest in seen {
-            for socket in &guest.sockets {
-                let times = guest.ends(socket).len();
+        for user in seen {
+            for socket in &user.sockets {
+                let times = user.ends(socket).len();
                 if times > 1 {
-                    problems.push(format!("the end of {} was told {times} times", guest.session));
+                    problems.push(format!("the end of {} was told {times} times", user.session));
                 }
                 socket.close();
             }
@@ -103,32 +103,32 @@ impl World {
     }
 }
 
-impl Told {
-    /// Waits until the sockets of a guest whose session has ended are told.
-    fn look(&mut self, guest: &Guest, due: Instant) {
-        for socket in guest.sockets.iter().filter(|socket| socket.connected()) {
-            while guest.ends(socket).is_empty() && socket.connected() && Instant::now() < due {
+impl DeliveryCheck {
+    /// Waits until the sockets of a user whose session has ended are told.
+    fn look(&mut self, user: &User, due: Instant) {
+        for socket in user.sockets.iter().filter(|socket| socket.connected()) {
+            while user.ends(socket).is_empty() && socket.connected() && Instant::now() < due {
                 std::thread::sleep(Duration::from_millis(15));
             }
-            let still_gets = guest.still_gets(socket);
+            let still_gets = user.still_gets(socket);
             if !socket.connected() {
                 // Its node was killed: nobody is left to be told.
                 continue;
             }
-            let ends = guest.ends(socket);
+            let ends = user.ends(socket);
             self.sockets += 1;
             if ends.len() == 1 && ends[0] <= due {
                 self.told += 1;
             } else {
                 let late = ends.first().map(|at| at.saturating_duration_since(due));
-                let session = &guest.session;
+                let session = &user.session;
                 self.problems.push(format!(
                     "the end of {session} was told {} times, {late:?} late",
                     ends.len()
                 ));
             }
             if let Some(answer) = &still_gets {
-                self.problems.push(format!("a socket of {} still gets {answer}", guest.session));
+                self.problems.push(format!("a socket of {} still gets {answer}", user.session));
             }
             if still_gets.is_some() || ends.is_empty() {
                 self.left += 1;

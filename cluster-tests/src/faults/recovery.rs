@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Raised;
-use super::ground::Ground;
+use super::testbed::Testbed;
 use crate::browser::Browser;
 use crate::wait::until;
 
@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// If it does not come about in time.
-pub(super) fn heal(ground: &Ground, since: Instant) -> Duration {
-    let urls = ground.cluster.urls();
+pub(super) fn heal(testbed: &Testbed, since: Instant) -> Duration {
+    let urls = testbed.cluster.urls();
     let over = AtomicBool::new(false);
     let made: Vec<Mutex<Vec<String>>> = urls.iter().map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
@@ -52,8 +52,8 @@ pub(super) fn heal(ground: &Ground, since: Instant) -> Duration {
         until("all nodes serve and hear each other", LIMIT, || {
             for (made, heard) in made.iter().zip(&mut heard) {
                 let ids = made.lock().unwrap().clone();
-                for (journal, heard) in ground.journals().iter().zip(heard) {
-                    *heard = *heard || ids.iter().any(|id| !journal.of(id).is_empty());
+                for (recorder, heard) in testbed.recorders().iter().zip(heard) {
+                    *heard = *heard || ids.iter().any(|id| !recorder.of(id).is_empty());
                 }
             }
             heard.iter().flatten().all(|heard| *heard).then(|| since.elapsed())

@@ -150,11 +150,11 @@ async fn crowd(
             })
         })
         .collect();
-    let mut came = Vec::new();
+    let mut outcome = Vec::new();
     for load in loads {
-        came.push(load.await.unwrap());
+        outcome.push(load.await.unwrap());
     }
-    came
+    outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,12 +169,12 @@ async fn no_more_commands_wait_for_redis_than_fit_and_none_of_them_runs_when_it_
     for round in 0..2 {
         proxy.refuse();
         until("the connection is lost", HEALS, || (proxy.connections() == 0).then_some(()));
-        let came = crowd(&backend, FIT + 5_000).await;
-        for (loaded, took) in &came {
+        let outcome = crowd(&backend, FIT + 5_000).await;
+        for (loaded, took) in &outcome {
             assert_eq!(loaded.as_ref().err(), Some(&ErrorKind::Unavailable), "round {round}");
             assert!(*took < REFUSED, "round {round}: it took {took:?}");
         }
-        let at_once = came.iter().filter(|(_, took)| *took < timeout).count();
+        let at_once = outcome.iter().filter(|(_, took)| *took < timeout).count();
         assert!(at_once >= 5_000, "round {round}: {at_once} were refused without waiting");
         redis.cli(&["CONFIG", "RESETSTAT"]);
         proxy.heal();

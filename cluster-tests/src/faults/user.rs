@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::browser::{Answer, Browser};
-use crate::ledger::Came;
+use crate::history::WriteOutcome;
 use crate::sockets::{Socket, Sockets};
 
 /// A call that a node can't answer now.
@@ -16,7 +16,7 @@ const ANSWERS: Duration = Duration::from_secs(60);
 
 /// A client, its session, and a socket at each node that took one.
 #[derive(Debug)]
-pub struct Guest {
+pub struct User {
     /// Its cookies.
     pub browser: Browser,
     /// Its id.
@@ -33,14 +33,14 @@ pub(super) fn count(answer: &Answer) -> Option<(String, i64)> {
     Some((answer.session_id()?.to_owned(), answer.session()["n"].as_i64()?))
 }
 
-impl Guest {
+impl User {
     /// A new client that begins its session at this node; nothing if the node can't now.
-    pub(super) fn begin(url: &str) -> Option<(Browser, String, Came)> {
+    pub(super) fn begin(url: &str) -> Option<(Browser, String, WriteOutcome)> {
         let browser = Browser::new(&[url]);
         let answer = browser.try_post("/session/inc", &Value::Null).ok()?;
         let (session, n) = count(&answer)?;
         let client = answer.json["clientId"].as_str()?.to_owned();
-        Some((browser, client, Came::Counted { session, n }))
+        Some((browser, client, WriteOutcome::Counted { session, n }))
     }
 
     /// One who has begun, with a socket at each node that takes it.
@@ -54,58 +54,60 @@ impl Guest {
         Self { browser, client, session, sockets, leaving: AtomicBool::new(false) }
     }
 
-    /// Whether this caller is the one who takes the guest away.
+    /// Whether this caller is the one who takes the user away.
     pub(super) fn leaves(&self) -> bool {
         !self.leaving.swap(true, Ordering::SeqCst)
     }
 
     /// Reads the session over HTTP.
-    pub(super) fn read(&self, url: &str) -> Option<Came> {
+    pub(super) fn read(&self, url: &str) -> Option<WriteOutcome> {
         let answer = self.browser.at(url).try_get("/session").ok()?;
-        count(&answer).map(|(session, n)| Came::Read { session, n })
+        count(&answer).map(|(session, n)| WriteOutcome::Read { session, n })
     }
 
     /// Counts in the session over HTTP, with its lease held for this long; never begins another.
     ///
     /// # Panics
     /// If the node answers what it must not.
-    pub(super) fn count_by_http(&self, url: &str, hold: Duration) -> Option<Came> {
+    pub(super) fn count_by_http(&self, url: &str, hold: Duration) -> Option<WriteOutcome> {
         let session = self.session.clone();
         let path = format!("/probe/hold?ms={}", hold.as_millis());
         match self.browser.at(url).try_post(&path, &Value::Null) {
             Ok(answer) if answer.status == 200 => {
-                Some(Came::Counted { session, n: answer.json.as_f64()? as i64 })
+                Some(WriteOutcome::Counted { session, n: answer.json.as_f64()? as i64 })
             }
             // It says that it was not done.
             Ok(answer) if [404, 409].contains(&answer.status) => None,
             Ok(answer) => {
                 assert_eq!(answer.status, 503, "{}", answer.text);
-                Some(Came::PerhapsCounted { session })
+                Some(WriteOutcome::IndeterminateCounted { session })
             }
-            Err(_) => Some(Came::PerhapsCounted { session }),
+            Err(_) => Some(WriteOutcome::IndeterminateCounted { session }),
         }
     }
 
     /// Counts in the session by one of its sockets.
-    pub(super) fn count_by_socket(&self, at: usize) -> Option<Came> {
+    pub(super) fn count_by_socket(&self, at: usize) -> Option<WriteOutcome> {
         let session = self.session.clone();
         let socket = self.sockets.get(at).filter(|socket| socket.connected())?;
         let Ok(answer) = socket.begin("session:inc", &[]).recv_timeout(PATIENCE) else {
-            return Some(Came::PerhapsCounted { session });
+            return Some(WriteOutcome::IndeterminateCounted { session });
         };
         match answer["ok"].as_bool() {
-            Some(true) => Some(Came::Counted { session, n: answer["session"]["n"].as_i64()? }),
+            Some(true) => {
+                Some(WriteOutcome::Counted { session, n: answer["session"]["n"].as_i64()? })
+            }
             _ if answer["error"] == "missing-session" => None,
-            _ => Some(Came::PerhapsCounted { session }),
+            _ => Some(WriteOutcome::IndeterminateCounted { session }),
         }
     }
 
     /// Logs out at this node.
-    pub(super) fn log_out(&self, url: &str) -> Came {
+    pub(super) fn log_out(&self, url: &str) -> WriteOutcome {
         let session = self.session.clone();
         match self.browser.at(url).try_post("/logout", &Value::Null) {
-            Ok(answer) if answer.status == 200 => Came::Ended { session },
-            _ => Came::PerhapsEnded { session },
+            Ok(answer) if answer.status == 200 => WriteOutcome::Ended { session },
+            _ => WriteOutcome::IndeterminateEnded { session },
         }
     }
 
