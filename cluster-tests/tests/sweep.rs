@@ -216,3 +216,30 @@ async fn what_others_wrote_into_a_mapping_keeps_no_end_from_being_told() {
     assert_eq!(tokio::time::timeout(LIMIT, heard).await.unwrap(), clients.last().copied());
     backend.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_shuts_down_hands_the_sweep_over_at_once() {
+    let redis = Redis::start();
+    // A term lasts four times as long: 4 minutes, in which nobody else would sweep.
+    let place =
+        || RedisConfig::new(redis.url()).prefix(PREFIX).sweep_interval(Duration::from_secs(60));
+    let first = RedisBackend::connect(place(), BackendConfig::default()).await.unwrap();
+    let before = sweeper(&redis).expect("it sweeps");
+    let second = RedisBackend::connect(place(), BackendConfig::default()).await.unwrap();
+    let mut events = second.subscribe();
+    let client = ClientId::generate();
+    first.create(creation(client, Duration::from_secs(3))).await.unwrap();
+    first.shutdown().await;
+    let ended = async {
+        loop {
+            if let Some(reason) = events.recv().await.unwrap().destroy_reason() {
+                return reason;
+            }
+        }
+    };
+    let reason = tokio::time::timeout(LIMIT, ended).await.expect("the end is announced");
+    assert_eq!(reason.as_str(), "expired");
+    assert!(sweeper(&redis).is_some_and(|now| now != before), "another node sweeps");
+    second.shutdown().await;
+    assert_eq!(sweeper(&redis), None, "the last one leaves nothing behind");
+}

@@ -2,7 +2,7 @@
 
 use fred::prelude::*;
 use fred::types::Key;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::error::failed;
@@ -33,6 +33,8 @@ pub(super) struct Context {
     pub(super) leases: Leases,
     /// Whether this node sweeps, and listens to keyspace events.
     pub(super) leader: watch::Sender<bool>,
+    /// Nobody sweeps.
+    pub(super) resigned: Notify,
     /// Hints that could not be set and are tried again.
     pub(super) hints: mpsc::Sender<Hint>,
     pub(super) tasks: TaskTracker,

@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::prelude::*;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -141,6 +141,7 @@ impl RedisBackend {
             interest: Interest::new(true),
             leases: Leases::default(),
             leader: watch::Sender::new(false),
+            resigned: Notify::new(),
             hints,
             tasks: TaskTracker::new(),
         });
@@ -441,7 +442,8 @@ impl Backend for RedisBackend {
         let first = !self.closing.is_cancelled();
         self.closing.cancel();
         if first {
-            // Best done while there are connections. It lapses by itself otherwise.
+            // Best done while there are connections. Both lapse by themselves otherwise.
+            let _ = expiry::sweeper::resign(&self.context).await;
             let registry = Registry::new(self.context.clone());
             let _ = registry.heartbeat(&NodeStats::default(), Duration::ZERO).await;
         }

@@ -199,9 +199,29 @@ impl Sweeper {
                     Err(error) => tracing::debug!(%error, "ends were not tidied up and will be"),
                 }
             }
-            tokio::time::sleep(swept.pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(swept.pause) => {}
+                () = self.context.resigned.notified() => {}
+            }
         }
     }
+}
+
+/// Gives up the right to sweep, if this node has it: ends that are due would wait for the end of its
+/// term.
+pub(crate) async fn resign(context: &Context) -> Result<()> {
+    if !context.is_leader() {
+        return Ok(());
+    }
+    let [leader, _] = context.keys.leader();
+    let arguments: Vec<Value> = vec![
+        context.instance.as_str().into(),
+        context.keys.all_nodes().into(),
+        bytes(message::resigned()),
+    ];
+    context.commands.run(&context.commands.scripts.resign, vec![leader.into()], arguments).await?;
+    context.set_leader(false);
+    Ok(())
 }
 
 /// When to tidy up.

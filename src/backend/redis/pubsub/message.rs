@@ -11,6 +11,7 @@
 //! | `E` | reason | node, then for each: client, generation, id | sessions ended |
 //! | `C` | 0 | node, number | a cleanup removed so many |
 //! | `R` | 0 | | all nodes are to reconcile |
+//! | `L` | 0 | | the node that swept has given that up |
 //! | `P` | reason | client | the nodes that know this client's session are to probe it |
 //!
 //! `who` is the client's id, the length of the node's name (1 byte) and the name.
@@ -30,6 +31,8 @@ pub(crate) enum Message {
     /// Sockets' sessions are to be compared with Redis: the node that listens to what others do
     /// to records could not for a while.
     Reconcile,
+    /// The node that swept has given that up: another one takes over.
+    Resigned,
     /// This client's session is gone. A node that knows it from a socket is to probe and name it.
     ProbeRequest(ClientId, DestroyReason),
 }
@@ -135,6 +138,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Message> {
             vec![Announcement { event, version: 0, left: Duration::ZERO }]
         }
         b'R' => return Some(Message::Reconcile),
+        b'L' => return Some(Message::Resigned),
         b'P' => return Some(Message::ProbeRequest(fields.client()?, reason(flag))),
         _ => return None,
     };
@@ -208,6 +212,11 @@ pub(crate) fn look(client: &ClientId, reason: DestroyReason) -> Vec<u8> {
     out
 }
 
+/// The news that nobody sweeps now.
+pub(crate) fn resigned() -> Vec<u8> {
+    b"L\0".to_vec()
+}
+
 /// The request that all nodes reconcile.
 pub(crate) fn compare() -> Vec<u8> {
     b"R\0".to_vec()
@@ -248,6 +257,7 @@ mod tests {
     fn requests_and_cleanups_read_back() {
         let (client, node) = (ClientId::generate(), NodeId::new("a-node").unwrap());
         assert!(matches!(read(&compare()), Some(Message::Reconcile)));
+        assert!(matches!(read(&resigned()), Some(Message::Resigned)));
         let look = read(&look(&client, DestroyReason::Evicted));
         assert!(
             matches!(look, Some(Message::ProbeRequest(of, DestroyReason::Evicted)) if of == client)

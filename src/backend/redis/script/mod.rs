@@ -77,6 +77,7 @@ scripts! {
     list_due(Sweep): time;
     expire_due(Sweep): time record hints leader;
     flush_tombstones(Tombstones): ;
+    resign(None): ;
     heartbeat(None): time;
     nodes(None): time;
     health(None): ;

@@ -136,6 +136,7 @@ impl Subscriber {
                 view.apply_all(announcements.into_iter().map(Input::Announced));
             }
             Some(Message::Reconcile) => view.apply(Input::CompareAll),
+            Some(Message::Resigned) => self.context.resigned.notify_one(),
             Some(Message::ProbeRequest(client, reason)) => {
                 view.apply(Input::ProbeRequested(client, reason));
             }
