@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use axum_io_session::ClientId;
+use axum_io_session::backend::redis::{KeyspaceEvents, RedisBackend, RedisConfig};
+use axum_io_session::backend::{Backend, BackendConfig, Create, Created, DestroyTarget, Loaded};
+use axum_io_session::session::SessionData;
 use cluster_tests::{
     Browser, Cluster, EventRecorder, PREFIX, Redis, RedisOptions, STAY, Socket, Sockets, until,
 };
@@ -283,4 +287,42 @@ fn a_record_overwritten_by_redis_cli_ends_the_session() {
         assert!(["external", "corrupt"].contains(&told.as_str()), "{overwritten:?}: {told}");
         watched.ended(&told);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_the_next_read_or_the_next_session_finds_is_external_and_not_expired() {
+    let redis = Redis::start();
+    // Nobody listens to Redis: what comes across it first announces it.
+    let place = RedisConfig::new(redis.url()).prefix(PREFIX).keyspace_events(KeyspaceEvents::Off);
+    let node = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
+    let mut events = node.subscribe();
+    let client = ClientId::generate();
+    let begun = async || match node.create(Create::new(client, SessionData::new())).await {
+        Ok(Created::New(record)) => record,
+        other => panic!("{other:?}"),
+    };
+    let mut next_end = async || loop {
+        let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap();
+        if let Some(reason) = event.destroy_reason() {
+            return reason.as_str();
+        }
+    };
+    node.watch(&client).await.unwrap();
+    for found_by in ["a read", "a logout", "the next session"] {
+        let record = begun().await;
+        assert_eq!(redis.cli(&["DEL", &format!("{PREFIX}:{{{}}}:s", client.as_str())]), "1");
+        match found_by {
+            "a read" => {
+                let read = node.load(&[record.session_id], Some(&client)).await.unwrap();
+                assert_eq!(read, Loaded::Missing { superseded: false });
+            }
+            "a logout" => {
+                assert!(!node.destroy(DestroyTarget::Client(client)).await.unwrap());
+            }
+            _ => drop(begun().await),
+        }
+        assert_eq!(next_end().await, "external", "{found_by}");
+    }
+    node.unwatch(&client);
+    node.shutdown().await;
 }

@@ -16,7 +16,7 @@ if old then
   end
   return { 5 }
 end
-local reason = delete_foreign_and_classify(s)
+local reason = delete_foreign_and_classify(s, cid)
 local r = { gen = gen, v = 1, sid = sid, created = t - age, mode = mode, own = own,
   sealed = sealed == 1, previous = '' }
 r.ttl = ttl_for(r, age)

@@ -5,7 +5,8 @@ local s, who, reason = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local wanted, gen, token = ARGV[3], ARGV[4], ARGV[5]
 local r = head(s)
 if not r then
-  publish_destroy_once(s, who, delete_foreign_and_classify(s))
+  local why = delete_foreign_and_classify(s, string.sub(who, 1, 24))
+  publish_destroy_once(s, who, why)
   return { 0 }
 end
 if (wanted ~= '' and not opens(r, wanted)) or (gen ~= '' and r.gen ~= gen) then

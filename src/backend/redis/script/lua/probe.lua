@@ -17,8 +17,9 @@ if r then
     return { 1, now(), left, pack(r) }
   end
 end
-if delete_foreign_and_classify(s) == EXTERNAL then
-  reason = EXTERNAL
+local why, overwritten = delete_foreign_and_classify(s, string.sub(who, 1, 24))
+if overwritten or reason == EXPIRED then
+  reason = why
 end
 local sid = publish_destroy_once(s, who, reason)
 if sid then

@@ -41,12 +41,20 @@ local function publish_destroy_once(s, who, reason)
   return sid
 end
 
--- Why there is no record: its time is over, or something else was written over it, which goes.
-local function delete_foreign_and_classify(s)
+-- Why there is no record: its time is over, it was deleted before that, or something else was written
+-- over it, which goes. The second result says that it was the last.
+local function delete_foreign_and_classify(s, cid)
   -- No `DEL` where nothing is: it would count as the script's first write.
   if redis.call('EXISTS', s) == 1 then
     redis.call('DEL', s)
-    return EXTERNAL
+    return EXTERNAL, true
   end
-  return EXPIRED
+  -- A session is due at its end or earlier, never later.
+  if not CLUSTERED then
+    local due = redis.call('ZSCORE', P .. ':{sweep}:due', cid)
+    if due and tonumber(due) > now() + 1 then
+      return EXTERNAL, false
+    end
+  end
+  return EXPIRED, false
 end
