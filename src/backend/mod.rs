@@ -154,10 +154,10 @@ pub trait Backend: Send + Sync + 'static {
     /// as [`listen_to_all`](Self::listen_to_all) says.
     fn subscribe(&self) -> broadcast::Receiver<BackendEvent>;
 
-    /// Whether [`subscribe`](Self::subscribe) brings the events of all clients, or only those of
-    /// [watched](Self::watch) ones (and what concerns no client). At first it brings all. Returns
-    /// once it does so; what is `false` only saves work, and may be ignored. Default: it brings all
-    /// in any case.
+    /// Sets whether [`subscribe`](Self::subscribe) brings the events of all clients, or only those of
+    /// [watched](Self::watch) ones and those that concern no client. A new backend brings all. Returns
+    /// once it does; `false` only saves work, so a backend may ignore it. Default: all events in any
+    /// case.
     async fn listen_to_all(&self, _all: bool) -> Result<()> {
         Ok(())
     }

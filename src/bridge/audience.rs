@@ -1,5 +1,5 @@
-//! Listening to the events of all clients only while somebody wants them: without listeners a node is
-//! told of the sessions of its own sockets, and nothing else.
+//! Listening to the events of all clients only while somebody wants them: without listeners a node
+//! receives those of the sessions of its own sockets, and nothing else.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

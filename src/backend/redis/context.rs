@@ -28,7 +28,7 @@ pub(super) struct Context {
     pub(super) commands: Commands,
     /// What this node believes about sessions, and the events that follow from it.
     pub(super) view: SharedView,
-    /// Of whose sessions it is to be told.
+    /// Whose announcements this node receives.
     pub(super) interest: Interest,
     pub(super) leases: Leases,
     /// Whether this node sweeps, and listens to keyspace events.

@@ -26,8 +26,8 @@
 //!         ----- Redis has it: a failover -----------> known, and emitted as a change
 //! ```
 //!
-//! Only clients with a socket on this node are tracked. Of others it may be told nothing, or ends alone; those
-//! are remembered.
+//! Only clients with a socket on this node are tracked. Of others it receives nothing, or ends alone, which it
+//! remembers.
 //!
 //! *Which of two sessions is newer.* Announcements are ordered, answers are not. An end is final: its
 //! tombstone refuses all that was read or announced before. A read may be ahead of the announcements;
@@ -318,8 +318,8 @@ impl View {
         self.tracker.last(client)
     }
 
-    /// Whether announcements of this client arrive, since before its first socket began: else what was
-    /// read before may be of a session whose end nobody told this node.
+    /// Whether announcements of this client have arrived since before its first socket began. What was
+    /// read earlier may be of a session whose end was not announced to this node.
     pub(crate) fn follows(&self, client: &ClientId) -> bool {
         self.tracker.changed(client).is_some()
     }

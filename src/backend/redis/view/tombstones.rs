@@ -28,7 +28,7 @@ pub(super) struct Tombstones {
 #[derive(Debug, Default)]
 struct Half {
     ends: HashSet<(ClientId, Generation)>,
-    /// Clients that have had no other session since, as far as this node is told.
+    /// Clients that have had no other session since, as far as this node has been notified.
     over: HashMap<ClientId, Over>,
 }
 
@@ -80,7 +80,7 @@ impl Tombstones {
     }
 
     /// Whether the deletion of a record is that of an end announced a moment ago. Each end has one: a
-    /// later one is of another session, of whose begin this node need not have been told.
+    /// later one is of another session, whose begin this node may not have received.
     pub(super) fn take_event(&mut self, now: Instant, client: &ClientId) -> bool {
         let Self { young, old } = self;
         let over = young.over.get_mut(client).or_else(|| old.over.get_mut(client));

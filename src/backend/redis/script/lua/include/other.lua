@@ -1,4 +1,4 @@
--- What a writer is told whose session is not what it read.
+-- The reply to a writer whose session is not what it read.
 local function what_there_is(s)
   local stored = redis.pcall('GET', s)
   if stored then
