@@ -121,11 +121,12 @@ fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
     let sockets = Sockets::start();
     let socket = sockets.open(&browser, cluster[1].url());
     socket.ok("session:inc");
-    // The first write makes what later ones find.
+    // The first write makes what later ones find, and the first of each kind loads its script.
     let mut newest = browser;
-    for url in cluster.urls() {
+    for (at, url) in cluster.urls().into_iter().enumerate() {
         newest = newest.at(url);
         newest.post("/session/inc").ok();
+        newest.post_json("/session/merge", &json!({ "first": at })).ok();
     }
     for url in cluster.urls() {
         // A cookie that the session outlives is sent again, which takes another look.
@@ -144,7 +145,7 @@ fn a_read_takes_one_command_a_write_one_and_a_turn_two() {
 }
 
 #[test]
-fn the_connect_of_a_socket_takes_one_command() {
+fn the_connect_of_a_socket_subscribes_to_its_client_and_reads_its_session_once() {
     let redis = Redis::start();
     let cluster = Cluster::start(&redis, 2, &[]);
     let (browser, names) = somebody(&cluster);
@@ -152,7 +153,8 @@ fn the_connect_of_a_socket_takes_one_command() {
     let mut open = Vec::new();
     for url in cluster.urls() {
         let connect = sent(&redis, &names, || open.push(sockets.open(&browser, url)));
-        assert_eq!(connect.len(), 1, "{connect:#?}");
+        let names: Vec<_> = connect.iter().filter_map(|sent| sent.split('"').nth(1)).collect();
+        assert_eq!(names, ["SUBSCRIBE", "GET"], "{connect:#?}");
     }
     for socket in open {
         assert_eq!(socket.ok("session:get")["session"]["n"], 1);
