@@ -67,7 +67,7 @@ macro_rules! id {
                 }
             }
 
-            /// Spreads ids over this many places, far cheaper than a hash does. Whoever chooses ids
+            /// Spreads ids over this many places, far cheaper than a hash does. A client that chooses its ids
             /// can make many share a place.
             pub(crate) fn place_among(&self, count: usize) -> usize {
                 let mix = |sum: usize, byte: &u8| sum * 31 + usize::from(*byte);

@@ -135,7 +135,7 @@ async fn ask(client: &Client, service: &str) -> std::result::Result<Named, fred:
 
 impl Named {
     /// Takes the place of what was known, if it is newer. Whether there is something to do: also if a
-    /// sentinel told what another one has told, for whoever asked it before was sent to the old one.
+    /// sentinel named what another one has named, because a client that asked it before was sent to the old one.
     fn replaces(self, known: &mut Option<Self>, told: bool) -> bool {
         match known {
             Some(known) if self.epoch < known.epoch => false,
