@@ -123,7 +123,7 @@ impl Session {
         (stale || is_outlived(cookie, base)).then(|| base.clone())
     }
 
-    /// Whether the request's own cookie is as good as one for this record.
+    /// Whether the request's own cookie opens this record and lives long enough.
     pub(in crate::web) fn has_cookie_of(&self, record: &Record) -> bool {
         let own = self.inner.cookie.filter(|cookie| cookie.id == record.session_id);
         own.is_some_and(|cookie| !is_outlived(cookie, record))
