@@ -145,6 +145,13 @@ impl Error {
         )
     }
 
+    pub(crate) fn always_slower() -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            "other writers were always faster; use `update` for busy sessions",
+        )
+    }
+
     pub(crate) fn lease_lost() -> Self {
         Self::new(
             ErrorKind::LeaseLost,

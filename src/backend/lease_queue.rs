@@ -184,7 +184,7 @@ impl State {
 }
 
 /// Too many wait.
-pub(in crate::backend) fn busy(limit: impl fmt::Display) -> Error {
+pub(crate) fn busy(limit: impl fmt::Display) -> Error {
     Error::new(
         ErrorKind::Busy,
         format!("{limit} callers wait already; shed load or raise `lease_queue_limit`"),
@@ -192,7 +192,7 @@ pub(in crate::backend) fn busy(limit: impl fmt::Display) -> Error {
 }
 
 /// The turn did not come.
-pub(in crate::backend) fn timed_out(wait: Duration) -> Error {
+pub(crate) fn timed_out(wait: Duration) -> Error {
     Error::new(
         ErrorKind::WaitTimeout,
         format!("waited {wait:?} for other handlers of this session"),

@@ -19,7 +19,7 @@
 pub mod conformance;
 mod deadlines;
 mod event;
-mod lease_queue;
+pub(crate) mod lease_queue;
 pub mod local;
 mod node;
 mod on_drop;

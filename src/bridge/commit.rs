@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::lease_guard::LeaseGuard;
 use super::options::Seal;
+use super::overwritten::Overwritten;
 use super::own_ends;
 use super::unit_of_work::{Outcome, UnitOfWork};
-use super::write::{self, Overwritten};
+use super::write;
 use crate::backend::{Create, Created, DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record, SessionData};
@@ -85,11 +86,22 @@ pub(super) async fn update<R>(
     }
     let lease = LeaseGuard::acquire(core, client).await?;
     let (mut unit, overwritten) = rebase(core, unit, lease.record()).await?;
-    let result = change(&mut unit.data)?;
+    let result = match change(&mut unit.data) {
+        Ok(result) => result,
+        Err(error) => {
+            // What it found may have been left by another caller and not be stored yet.
+            lease.settled().await?;
+            return Err(error);
+        }
+    };
     let outcome = match &unit.base {
-        None => commit_new(core, client, &unit, Some(&lease)).await?,
+        None => {
+            lease.begin_own_write().await?;
+            commit_new(core, client, &unit, Some(&lease)).await?
+        }
         Some(base) => {
             if unit.leaves(base) {
+                lease.settled().await?;
                 Outcome::Unchanged
             } else {
                 commit_change(core, client, base, &unit, Some(&lease)).await?
@@ -97,7 +109,7 @@ pub(super) async fn update<R>(
         }
     };
     if matches!(outcome, Outcome::Stored { .. }) {
-        overwritten.note(core);
+        overwritten.note(&core.counters);
     }
     Ok((result, unit, outcome))
 }
@@ -217,12 +229,13 @@ async fn create(
         let mut joined = UnitOfWork::new(existing.clone(), existing.session_id);
         let nothing = SessionData::new();
         let changes = nothing.changes_to(&unit.data);
-        let overwritten = Overwritten::check(core, &changes, &nothing, &existing)?;
+        let overwritten =
+            Overwritten::check(core.options.on_conflict, &changes, &nothing, &existing.data)?;
         joined.data.apply(&changes);
         joined.max_age = unit.max_age;
         match write::write(core, &existing, &joined, || changes.clone(), lease).await {
             Ok(record) => {
-                overwritten.note(core);
+                overwritten.note(&core.counters);
                 return Ok(Outcome::Stored { record, own: true });
             }
             // It ended, or was sealed, before this one could join: begin again.
@@ -259,7 +272,7 @@ async fn rebase(
     };
     let changes = unit.changes();
     let read = unit.base.as_ref().map(|base| base.data.clone()).unwrap_or_default();
-    let overwritten = Overwritten::check(core, &changes, &read, newest)?;
+    let overwritten = Overwritten::check(core.options.on_conflict, &changes, &read, &newest.data)?;
     let mut data = newest.data.clone();
     data.apply(&changes);
     Ok((UnitOfWork { base: Some(newest.clone()), data, ..unit }, overwritten))

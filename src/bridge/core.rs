@@ -7,11 +7,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::combine::Combiner;
 use super::engines::EngineConnections;
 use super::events::Publisher;
+use super::group::Writers;
 use super::options::Options;
 use super::sockets::Sockets;
 use super::stats::Counters;
+use super::turn::Turns;
 use crate::backend::Backend;
 
 /// The state of a bridge. Handles own it together; the bridge's own tasks hold it weakly, so that
@@ -19,9 +22,11 @@ use crate::backend::Backend;
 pub(crate) struct Core {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) options: Options,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     pub(super) sockets: Sockets,
     pub(super) engines: Arc<EngineConnections>,
+    pub(super) turns: Turns,
+    pub(super) combiner: Arc<Combiner>,
     pub(super) events: Publisher,
     pub(super) started: Instant,
     pub(super) tasks: TaskTracker,
@@ -37,15 +42,26 @@ pub(crate) struct Core {
 
 impl Core {
     pub(super) fn new(backend: Arc<dyn Backend>, options: Options) -> Self {
+        let (tasks, handlers) = (TaskTracker::new(), TaskTracker::new());
+        let counters = Arc::new(Counters::default());
+        let writers = Arc::new(Writers::new(
+            backend.clone(),
+            counters.clone(),
+            &options,
+            tasks.clone(),
+            handlers.clone(),
+        ));
         Self {
             backend,
-            counters: Counters::default(),
+            counters,
+            turns: Turns::new(writers.clone()),
+            combiner: Arc::new(Combiner::new(writers)),
             sockets: Sockets::default(),
             engines: Arc::new(EngineConnections::new(options.pending_sockets_limit)),
             events: Publisher::new(options.event_capacity),
             started: Instant::now(),
-            tasks: TaskTracker::new(),
-            handlers: TaskTracker::new(),
+            tasks,
+            handlers,
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),

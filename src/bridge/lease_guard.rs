@@ -1,19 +1,19 @@
-//! A held lease: it is renewed while its holder works, and given back when that is done.
+//! A caller's turn with a client's session: the lease is renewed while it works, and no other call for
+//! the client is made from inside.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::core::Core;
-use crate::backend::LeaseToken;
+use super::turn::Turn;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Record};
+use crate::session::ClientId;
 
 /// How often the socket of a long handler is checked.
 const SOCKET_CHECK: Duration = Duration::from_millis(100);
@@ -36,16 +36,12 @@ fn holds(client: &ClientId) -> bool {
     .unwrap_or(false)
 }
 
-/// A held lease; dropping it gives it back.
+/// A turn with a client's session under its lease; dropping it ends the turn.
 pub(super) struct LeaseGuard<'a> {
     core: &'a Core,
     client: ClientId,
-    lease: LeaseToken,
-    length: Duration,
-    record: Option<Arc<Record>>,
-    /// A write gave the lease back in its own step.
-    released: AtomicBool,
-    /// A shutdown waits for it. Dropped after the lease was given back.
+    turn: Turn,
+    /// A shutdown waits for it. Dropped after the turn.
     _running: TaskTrackerToken,
 }
 
@@ -64,49 +60,37 @@ impl<'a> LeaseGuard<'a> {
         if core.stopping.is_cancelled() {
             return Err(stopping());
         }
-        let acquired = tokio::select! {
+        let turn = tokio::select! {
             biased;
-            acquired = core.backend.acquire(&client, core.options.acquire_timeout) => acquired,
+            turn = core.turns.turn(&client) => turn,
             () = core.stopping.cancelled() => Err(stopping()),
         };
-        let acquired = acquired.inspect_err(|error| {
+        let turn = turn.inspect_err(|error| {
             if error.kind() == ErrorKind::WaitTimeout {
                 core.counters.lease_timeouts.add(1);
             }
         })?;
         core.counters.leases.add(1);
-        Ok(Self {
-            core,
-            client,
-            lease: acquired.lease,
-            length: acquired.length,
-            record: acquired.record.map(Arc::new),
-            released: AtomicBool::new(false),
-            _running: running,
-        })
+        Ok(Self { core, client, turn, _running: running })
     }
 
-    /// The client's session as it was when the lease was granted.
-    pub(super) fn record(&self) -> Option<&Arc<Record>> {
-        self.record.as_ref()
-    }
-
-    pub(super) fn lease(&self) -> LeaseToken {
-        self.lease
-    }
-
-    /// The lease was given back in the same step as the last write.
-    pub(super) fn released(&self) {
-        self.released.store(true, Ordering::Relaxed);
+    /// Something that only its caller writes begins: all that was left before is stored by then, and
+    /// whoever comes next reads anew.
+    ///
+    /// # Errors
+    /// Why what was left before, and this caller built on, is not stored.
+    pub(super) async fn begin_own_write(&self) -> Result<()> {
+        self.turn.settled().await?;
+        self.turn.outdates();
+        Ok(())
     }
 
     /// Runs `work`, renewing the lease at each third, until it is done or its socket is gone.
-    /// When the lease is lost `lost` is cancelled, and the work may end in its own way.
+    /// When the lease is lost [`Turn::lost`] is cancelled, and the work may end in its own way.
     ///
     /// Another call for the same client from inside the work is refused.
     pub(super) async fn run<T>(
         &self,
-        lost: &CancellationToken,
         connected: Option<&(dyn Fn() -> bool + Send + Sync)>,
         work: impl Future<Output = T>,
     ) -> Result<T> {
@@ -126,43 +110,41 @@ impl<'a> LeaseGuard<'a> {
         tokio::select! {
             biased;
             result = work => Ok(result),
-            never = self.keep(lost) => match never {},
+            never = self.keep() => match never {},
             () = gone => Err(disconnected()),
         }
     }
 
-    /// Renews the lease until it is lost, and cancels `lost` then.
-    async fn keep(&self, lost: &CancellationToken) -> Infallible {
-        let begun = Instant::now();
-        let mut renewed = begun;
-        let mut next = begun + self.length / 3;
+    /// Renews the lease until it is lost, and says so then.
+    async fn keep(&self) -> Infallible {
+        let (begun, length) = (Instant::now(), self.turn.length());
+        let mut next = begun + (length / 3).saturating_sub(self.turn.since_renewal());
         let ends = begun + self.core.options.max_hold;
         loop {
             tokio::time::sleep_until(next.min(ends)).await;
             if Instant::now() >= ends {
                 break;
             }
-            next = Instant::now() + self.length / 3;
-            match self.core.backend.renew(&self.client, self.lease).await {
-                Ok(true) => renewed = Instant::now(),
+            next = Instant::now() + length / 3;
+            match self.core.backend.renew(&self.client, self.turn.lease()).await {
+                Ok(true) => self.turn.renewed(),
                 Ok(false) => break,
                 // Perhaps the next try comes in time.
-                Err(error) if renewed.elapsed() < self.length => {
+                Err(error) if self.turn.since_renewal() < length => {
                     tracing::debug!(%error, "a session's lease was not renewed yet");
                 }
                 Err(_) => break,
             }
         }
-        lost.cancel();
+        self.turn.lose();
         std::future::pending().await
     }
 }
 
-impl Drop for LeaseGuard<'_> {
-    fn drop(&mut self) {
-        if !*self.released.get_mut() {
-            self.core.backend.release(&self.client, self.lease);
-        }
+impl Deref for LeaseGuard<'_> {
+    type Target = Turn;
+    fn deref(&self) -> &Turn {
+        &self.turn
     }
 }
 

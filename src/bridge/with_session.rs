@@ -2,8 +2,6 @@
 
 use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
-
 use super::context::SessionContext;
 use super::core::Core;
 use super::lease_guard::{LeaseGuard, disconnected};
@@ -45,12 +43,11 @@ where
     let Some(record) = lease.record().filter(|record| (request.can_see)(record)) else {
         return Ok(LeasedOutcome::Missing);
     };
-    let lost = CancellationToken::new();
-    let context = SessionContext::new(record, lost.clone());
+    let context = SessionContext::new(record, lease.lost().clone());
     // Also if the handler panics or is dropped: what it kept is worth nothing then.
     let discard = Discard(&context, &core.counters);
     let work = async { handler(context.clone()).await };
-    let result = lease.run(&lost, request.connected, work).await?;
+    let result = lease.run(request.connected, work).await?;
     if request.connected.is_some_and(|connected| !connected()) {
         return Err(disconnected());
     }
@@ -58,12 +55,13 @@ where
     let left = context.close();
     if !keep(&result) {
         core.counters.handlers_discarded.add(1);
+        // What it found may have been left by another caller and not be stored yet.
+        counted(core, lease.settled().await)?;
         return Ok(LeasedOutcome::Done(result));
     }
-    // Some time of the lease may be left after its holder was notified that it is over.
-    let in_time = || if lost.is_cancelled() { Err(Error::lease_lost()) } else { Ok(()) };
     if left.destroyed {
-        counted(core, in_time())?;
+        counted(core, lease.in_time())?;
+        counted(core, lease.begin_own_write().await)?;
         let target = DestroyTarget::Leased(request.client, record.generation, lease.lease());
         return match counted(core, core.backend.destroy(target).await)? {
             true => {
@@ -78,8 +76,10 @@ where
         max_age: (left.max_age != record.max_age).then_some(left.max_age),
         ..UnitOfWork::new(record.clone(), record.session_id)
     };
-    if !unit.leaves(record) {
-        counted(core, in_time())?;
+    if unit.leaves(record) {
+        counted(core, lease.settled().await)?;
+    } else {
+        counted(core, lease.in_time())?;
         counted(core, write::write(core, record, &unit, || unit.changes(), Some(&lease)).await)?;
     }
     Ok(LeasedOutcome::Done(result))

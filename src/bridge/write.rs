@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::combine::Entry;
 use super::core::Core;
 use super::lease_guard::LeaseGuard;
 use super::options::OnConflict;
+use super::overwritten::Overwritten;
+use super::turn;
 use super::unit_of_work::{UnitOfWork, WantsId};
 use crate::backend::{Commit, Committed, NewId};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{Changes, Record, SessionData};
+use crate::session::{Changes, Record};
 
 /// Writes until it fits. `changes` are what a conflict with another writer leaves to do again.
 pub(super) async fn write(
@@ -21,13 +24,33 @@ pub(super) async fn write(
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Arc<Record>> {
     let overwrite = core.options.on_conflict == OnConflict::Overwrite;
+    let merge = core.options.on_conflict == OnConflict::Merge;
+    // A new id is one writer's own; and so is a conflict that is an error.
+    let combines = (merge || overwrite) && unit.new_id.is_none();
+    if let Some(lease) = lease {
+        if combines && lease.is_shared() {
+            return turn::share(lease, unit.data.clone(), unit.max_age()).await;
+        }
+        lease.begin_own_write().await?;
+    }
+    let combines = combines && merge && lease.is_none();
+    let combine = |newest| {
+        let entry = Entry { read: base.data.clone(), changes: changes(), max_age: unit.max_age };
+        Box::pin(core.combiner.write(base.client_id, base.generation, entry, newest))
+    };
+    if combines
+        && core.combiner.is_busy(&base.client_id, base.generation)
+        && let Some(written) = combine(None).await
+    {
+        return written;
+    }
     let commit = |version, stamp, data, max_age| Commit {
         client: base.client_id,
         generation: base.generation,
         version,
         data,
         max_age,
-        lease: lease.map(LeaseGuard::lease),
+        lease: lease.map(|lease| lease.lease()),
         release: lease.is_some(),
         new_id: unit.new_id.map(|wants| match wants {
             WantsId::Renew => NewId::Renew { from: unit.holds.unwrap_or(base.session_id) },
@@ -43,7 +66,7 @@ pub(super) async fn write(
         match core.backend.commit(next).await? {
             Committed::Written(record) => {
                 core.counters.commits.add(1);
-                overwritten.note(core);
+                overwritten.note(&core.counters);
                 if let Some(lease) = lease {
                     lease.released();
                 }
@@ -56,56 +79,27 @@ pub(super) async fn write(
                 if core.options.on_conflict == OnConflict::Error {
                     return Err(conflict("load it again and repeat the change"));
                 }
+                if combines
+                    && newest.generation == base.generation
+                    && let Some(written) = combine(Some(newest.clone())).await
+                {
+                    return written;
+                }
                 let changes = changes();
-                overwritten = Overwritten::check(core, &changes, &base.data, &newest)?;
+                overwritten = Overwritten::check(
+                    core.options.on_conflict,
+                    &changes,
+                    &base.data,
+                    &newest.data,
+                )?;
                 if Instant::now() >= deadline {
-                    return Err(conflict(
-                        "other writers were always faster; use `update` for busy sessions",
-                    ));
+                    return Err(Error::always_slower());
                 }
                 let mut data = newest.data;
                 data.apply(&changes);
                 let max_age = unit.max_age.unwrap_or(newest.max_age);
                 next = commit(Some(newest.version), newest.stamp, data, max_age);
             }
-        }
-    }
-}
-
-/// The keys that a write sets although others changed them since its writer read them.
-#[derive(Default)]
-pub(super) struct Overwritten(Vec<String>);
-
-impl Overwritten {
-    /// What changes to `read` overwrite in `newest`.
-    ///
-    /// A key counts also if both made the same of it: two requests that add 1 to a number write the
-    /// same value, and one of them is lost.
-    pub(super) fn check(
-        core: &Core,
-        changes: &Changes,
-        read: &SessionData,
-        newest: &Record,
-    ) -> Result<Self> {
-        let differs = |key: &&str| read.value(key) != newest.data.value(key);
-        let keys: Vec<String> =
-            changes.iter().map(|(key, _)| key).filter(differs).map(str::to_owned).collect();
-        if core.options.on_conflict == OnConflict::Detect && !keys.is_empty() {
-            return Err(conflict(
-                "both set the same key; load it again and repeat the change, or use `update`",
-            ));
-        }
-        Ok(Self(keys))
-    }
-
-    /// Counts a write that was made.
-    pub(super) fn note(&self, core: &Core) {
-        if !self.0.is_empty() {
-            core.counters.overwrites.add(1);
-            tracing::debug!(
-                keys = ?self.0,
-                "a write replaced what another one had set since the session was read; use `update` for values that depend on their old ones"
-            );
         }
     }
 }

@@ -7,6 +7,7 @@ use axum_io_session::store::{
     LiveStore, SessionStore, SetOutcome, StoreEntry, StoreResult, StoredSession,
 };
 use axum_io_session::{ClientId, SessionId};
+use tokio::sync::watch;
 
 #[derive(Clone, Default)]
 pub struct ProbeStore {
@@ -20,6 +21,7 @@ struct Switches {
     no_touch: AtomicBool,
     no_list: AtomicBool,
     no_find: AtomicBool,
+    held: watch::Sender<bool>,
     reads: AtomicU64,
     writes: AtomicU64,
     touches: AtomicU64,
@@ -62,6 +64,11 @@ impl ProbeStore {
         self
     }
 
+    /// From now on each write waits, or goes on.
+    pub fn hold_writes(&self, held: bool) {
+        self.switches.held.send_replace(held);
+    }
+
     pub fn reads(&self) -> u64 {
         self.switches.reads.load(Ordering::SeqCst)
     }
@@ -97,6 +104,8 @@ impl SessionStore for ProbeStore {
 
     async fn set(&self, id: &SessionId, session: StoredSession) -> StoreResult<SetOutcome> {
         self.switches.writes.fetch_add(1, Ordering::SeqCst);
+        let mut held = self.switches.held.subscribe();
+        held.wait_for(|held| !held).await?;
         self.work().await?;
         self.live.set(id, session).await
     }

@@ -17,6 +17,8 @@ impl SessionBridge {
     pub fn stats(&self) -> Stats {
         let mut tables = self.core.backend.table_sizes();
         tables.push(("engines", self.core.engines.len()));
+        tables.push(("turn_lines", self.core.turns.len()));
+        tables.push(("write_groups", self.core.combiner.len()));
         self.core.counters.stats(self.core.sockets.len(), tables)
     }
 

@@ -79,8 +79,21 @@ impl Incoming {
 /// All cookies over all `Cookie` headers, as bytes: one foreign cookie that is no ASCII must not
 /// hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(COOKIE).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
+    headers.get_all(COOKIE).iter().flat_map(|line| parts(line.as_bytes())).map(<[u8]>::trim_ascii)
+}
+
+/// A line between its semicolons.
+fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let (part, after) = match memchr::memchr(b';', line) {
+            Some(at) => (&line[..at], Some(&line[at + 1..])),
+            None => (line, None),
+        };
+        rest = after;
+        Some(part)
+    })
 }
 
 /// The value of a cookie if it has this name.

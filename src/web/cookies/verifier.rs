@@ -58,21 +58,21 @@ impl<T: Copy> Verifier<T> {
     }
 
     pub(super) fn open(&self, value: &[u8]) -> Opened<T> {
-        // Nothing but ASCII of the right length is worth a signature's check.
         let length = value.len().checked_sub(self.keys.overhead());
-        let fits = length.is_some_and(|length| self.lengths.contains(&length)) && value.is_ascii();
-        let Some(text) = fits.then_some(value).and_then(|value| str::from_utf8(value).ok()) else {
+        if !length.is_some_and(|length| self.lengths.contains(&length)) {
             return if value.is_empty() {
                 Opened::Empty
             } else {
                 Opened::Bad(Anomaly::BadSignature)
             };
-        };
+        }
         let place = self.recent.place(value);
         if let Some((verified, signature)) = self.recent.get(place, value) {
             return Opened::Valid(verified, signature);
         }
-        let Some(proven) = self.keys.verify(text) else {
+        // Nothing but ASCII is worth a signature's check.
+        let text = str::from_utf8(value).ok().filter(|text| text.is_ascii());
+        let Some(proven) = text.and_then(|text| self.keys.verify(text)) else {
             return Opened::Bad(Anomaly::BadSignature);
         };
         let Some(parsed) = (self.parse)(proven.value) else {
