@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum_io_session::backend::redis::RedisConfig;
+use axum_io_session::backend::redis::{NearCache, RedisConfig};
 use axum_io_session::bridge::{OnDestroy, OnRotate, Seal, SocketPairing, WhenUnavailable};
 
 /// The node's configuration.
@@ -49,6 +49,7 @@ One node: HTTP and Socket.IO share one session.
   --replicas N           REDIS_REPLICAS   replicas that must confirm each change
   --replica-wait 500ms   REDIS_REPLICA_WAIT time limit for that; beyond it 503
   --audit 30s            REDIS_AUDIT      how often all sockets are compared with Redis
+  --near-cache           NEAR_CACHE=1     reads of sessions that this node knows ask Redis for nothing
   --key app.sid          COOKIE_NAME      name of the session cookie
   --keys k1,k2           SESSION_KEYS     signing keys of 32 or more bytes: the first signs, all verify
   --allow-weak-keys      ALLOW_WEAK_KEYS=1 accepts shorter keys, for experiments
@@ -82,9 +83,8 @@ impl Args {
                 "SESSION_KEY is not used: signing keys go into SESSION_KEYS, the name of the session cookie into COOKIE_NAME".into(),
             );
         }
-        if given.flag("--near-cache", "NEAR_CACHE") {
-            return Err("--near-cache is not part of this version; leave it out".into());
-        }
+        // Sessions that are on this node are read from memory anyway.
+        let near_cache = given.flag("--near-cache", "NEAR_CACHE");
         let prefix = given.value("--prefix", "REDIS_PREFIX")?;
         let audit = given.duration("--audit", "REDIS_AUDIT", "30s")?;
         let redis = given.value("--redis", "REDIS_URL")?;
@@ -98,6 +98,9 @@ impl Args {
                 let mut redis = RedisConfig::new(url).audit_interval(audit);
                 if let Some(prefix) = prefix {
                     redis = redis.prefix(prefix);
+                }
+                if near_cache {
+                    redis = redis.near_cache(NearCache::default());
                 }
                 if let Some(replicas) = replicas {
                     let count = replicas.parse();

@@ -164,6 +164,23 @@ impl SessionData {
         serde_json::to_string(&*self.0).unwrap_or_default()
     }
 
+    /// About how many bytes this takes in memory.
+    #[cfg(feature = "redis")]
+    pub(crate) fn memory(&self) -> u64 {
+        /// A node of the tree, and its share of the allocations.
+        const NODE: usize = 48;
+        fn of(value: &Value) -> usize {
+            NODE + match value {
+                Value::String(text) => text.len(),
+                Value::Array(values) => values.iter().map(of).sum(),
+                Value::Object(map) => map.iter().map(|(key, value)| key.len() + of(value)).sum(),
+                Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            }
+        }
+        let bytes: usize = self.0.iter().map(|(key, value)| NODE + key.len() + of(value)).sum();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// Checks nesting and length, and returns the JSON text.
     ///
     /// # Errors

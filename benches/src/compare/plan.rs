@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use Contestant::{AxumSession, Bare, CompareAndSet, Fred, Live, OneNode, TowerSessions, TwoNodes};
+use Contestant::{
+    AxumSession, Bare, CompareAndSet, Fred, Live, NearCache, OneNode, TowerSessions, TwoNodes,
+};
 
 /// Connections of an HTTP load; as many requests are under way at any time.
 pub(crate) const CONNECTIONS: usize = 64;
@@ -23,11 +25,12 @@ pub(crate) enum Contestant {
     Live,
     OneNode,
     TwoNodes,
+    NearCache,
 }
 
 impl Contestant {
-    pub(crate) const ALL: [Self; 8] =
-        [Bare, Fred, CompareAndSet, TowerSessions, AxumSession, Live, OneNode, TwoNodes];
+    pub(crate) const ALL: [Self; 9] =
+        [Bare, Fred, CompareAndSet, TowerSessions, AxumSession, Live, OneNode, TwoNodes, NearCache];
 
     /// For `--only`.
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl Contestant {
             Live => "live",
             OneNode => "one-node",
             TwoNodes => "two-nodes",
+            NearCache => "near-cache",
         }
     }
 
@@ -53,6 +57,7 @@ impl Contestant {
             Live => "this crate, LiveStore",
             OneNode => "this crate, one node",
             TwoNodes => "this crate, two nodes",
+            NearCache => "this crate, near cache",
         }
     }
 
@@ -66,6 +71,7 @@ impl Contestant {
             AxumSession => "axum_session",
             Live => "ours-live",
             OneNode | TwoNodes => "ours-redis",
+            NearCache => "ours-near",
         }
     }
 
@@ -82,7 +88,7 @@ impl Contestant {
     }
 
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Live | OneNode | TwoNodes)
+        matches!(self, Live | OneNode | TwoNodes | NearCache)
     }
 }
 
@@ -120,18 +126,26 @@ impl Load {
     }
 }
 
-pub(crate) const WORKLOADS: [Workload; 9] = [
+pub(crate) const WORKLOADS: [Workload; 10] = [
     Workload {
         name: "read",
         title: "HTTP read",
         load: Load::get("/read"),
-        contestants: &[Fred, TowerSessions, AxumSession, OneNode, TwoNodes],
+        contestants: &[Fred, TowerSessions, AxumSession, OneNode, TwoNodes, NearCache],
     },
     Workload {
         name: "write",
         title: "HTTP write",
         load: Load::post("/write"),
-        contestants: &[Fred, CompareAndSet, TowerSessions, AxumSession, OneNode, TwoNodes],
+        contestants: &[
+            Fred,
+            CompareAndSet,
+            TowerSessions,
+            AxumSession,
+            OneNode,
+            TwoNodes,
+            NearCache,
+        ],
     },
     Workload {
         name: "socket",
@@ -149,7 +163,7 @@ pub(crate) const WORKLOADS: [Workload; 9] = [
         name: "hot-update",
         title: "one hot session, `update`",
         load: Load::hot("/update"),
-        contestants: &[Fred, CompareAndSet, OneNode, TwoNodes],
+        contestants: &[Fred, CompareAndSet, OneNode, TwoNodes, NearCache],
     },
     Workload {
         name: "live-plain",
@@ -161,12 +175,18 @@ pub(crate) const WORKLOADS: [Workload; 9] = [
         name: "live-read",
         title: "HTTP read",
         load: Load::get("/read"),
-        contestants: &[Bare, Live],
+        contestants: &[Bare, Live, NearCache],
     },
     Workload {
         name: "live-write",
         title: "HTTP write",
         load: Load::post("/write"),
+        contestants: &[Bare, Live],
+    },
+    Workload {
+        name: "live-hot-update",
+        title: "one hot session, `update`",
+        load: Load::hot("/update"),
         contestants: &[Bare, Live],
     },
     Workload {

@@ -24,6 +24,8 @@ use std::io::Read as _;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
+use axum_io_session::SessionBridge;
+use axum_io_session::backend::redis::{NearCache, RedisConfig};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -47,8 +49,12 @@ async fn main() -> Result<(), Failure> {
         "cas" => by_hand::router(commands::CompareAndSet::connect(url()?).await?),
         "tower-sessions" => tower_sessions::router(url()?).await?,
         "axum_session" => axum_session::router(url()?).await?,
-        "ours-live" => ours::router(None).await?,
-        "ours-redis" => ours::router(Some(url()?)).await?,
+        "ours-live" => ours::router(SessionBridge::builder()).await?,
+        "ours-redis" => ours::router(SessionBridge::builder().redis(url()?)).await?,
+        "ours-near" => {
+            let redis = RedisConfig::new(url()?).near_cache(NearCache::default());
+            ours::router(SessionBridge::builder().redis(redis)).await?
+        }
         other => return Err(format!("there is no contestant {other}").into()),
     };
     serve(app).await

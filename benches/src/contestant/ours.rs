@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use axum_io_session::bridge::SessionBridgeBuilder;
 use axum_io_session::socket::attach;
-use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
+use axum_io_session::{Error, Session, SocketSessionExt as _, bridge_session};
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::handler::ConnectHandler as _;
@@ -13,14 +14,10 @@ use socketioxide::handler::ConnectHandler as _;
 use crate::by_hand::plain;
 use crate::{Counter, Failure};
 
-/// Sessions in Redis at this URL, or in memory without one.
-pub(crate) async fn router(url: Option<&str>) -> Result<Router, Failure> {
-    let builder =
-        SessionBridge::builder().signing_keys(["the same 32 bytes or more for each node"]);
-    let bridge = match url {
-        Some(url) => builder.redis(url).build().await?,
-        None => builder.build().await?,
-    };
+/// Sessions where this bridge has them.
+pub(crate) async fn router(builder: SessionBridgeBuilder) -> Result<Router, Failure> {
+    let keys = ["the same 32 bytes or more for each node"];
+    let bridge = builder.signing_keys(keys).build().await?;
     let (sockets, io) = SocketIo::new_layer();
     io.ns("/", (async |_: SocketRef| {}).with(events).with(attach));
     let routes = Router::new()

@@ -26,6 +26,26 @@ pub struct RedisConfig {
     pub(super) sweep: Duration,
     pub(super) audit: Duration,
     pub(super) replicas: Option<Replicas>,
+    pub(super) near_cache: Option<NearCache>,
+}
+
+/// Bounds of the [near cache](RedisConfig::near_cache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NearCache {
+    /// Sessions, 1 to 10 million. Default 10,000. The node is subscribed to one channel for each.
+    pub max_entries: usize,
+    /// Bytes of all of them in memory, about. Default 64 MiB.
+    pub max_bytes: u64,
+    /// How long a session is served without being read again, 10 ms to 1 hour. Default 5 s. This bounds
+    /// how old it may be if announcements get lost without a trace.
+    pub max_age: Duration,
+}
+
+impl Default for NearCache {
+    fn default() -> Self {
+        Self { max_entries: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(5) }
+    }
 }
 
 /// How many replicas have to have a change, and how long that may take.
@@ -128,6 +148,7 @@ impl RedisConfig {
             sweep: Duration::from_millis(100),
             audit: Duration::from_secs(30),
             replicas: None,
+            near_cache: None,
         }
     }
 
@@ -221,6 +242,29 @@ impl RedisConfig {
         self
     }
 
+    /// Serves reads of a session that this node has read or written before from its memory. Default:
+    /// each read asks Redis.
+    ///
+    /// A read that is served takes no command, and a plain write after it takes one. What is served was
+    /// current some milliseconds ago: a change on another node is seen once its announcement is here.
+    /// Not a moment longer if announcements may have been missed, and never longer than
+    /// [`NearCache::max_age`]. This node's own writes are seen at once. `update` and `with_session` read
+    /// anew in any case.
+    ///
+    /// It is for sessions that are read often on the same node: sticky balancing, pages with many
+    /// requests. A session that is not here yet costs its node a subscription.
+    ///
+    /// ```
+    /// use axum_io_session::backend::redis::{NearCache, RedisConfig};
+    ///
+    /// let config = RedisConfig::new("redis://127.0.0.1:6379").near_cache(NearCache::default());
+    /// ```
+    #[must_use]
+    pub fn near_cache(mut self, bounds: NearCache) -> Self {
+        self.near_cache = Some(bounds);
+        self
+    }
+
     pub(super) fn fred(&self) -> Result<Config> {
         match &self.place {
             Place::Config(config) => Ok((**config).clone()),
@@ -279,7 +323,25 @@ impl RedisConfig {
                 return Err(Error::option(name, format_args!("{value:?}"), words));
             }
         }
+        self.check_near_cache()?;
         self.check_replicas()
+    }
+
+    fn check_near_cache(&self) -> Result<()> {
+        let Some(NearCache { max_entries, max_bytes, max_age }) = self.near_cache else {
+            return Ok(());
+        };
+        if !(1..=10_000_000).contains(&max_entries) {
+            return Err(Error::option("near_cache.max_entries", max_entries, "1 to 10 million"));
+        }
+        if max_bytes == 0 {
+            return Err(Error::option("near_cache.max_bytes", max_bytes, "at least 1"));
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&max_age) {
+            let words = "10 milliseconds to 1 hour";
+            return Err(Error::option("near_cache.max_age", format_args!("{max_age:?}"), words));
+        }
+        Ok(())
     }
 
     fn check_replicas(&self) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What all components of the backend share.
 
+use std::sync::Arc;
+
 use fred::prelude::*;
 use fred::types::Key;
 use tokio::sync::{Notify, mpsc, watch};
@@ -8,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::error::failed;
 use super::hints::hint::Hint;
 use super::keys::Keys;
+use super::near_cache::NearCache;
 use super::script::argument::bytes;
 use crate::backend::BackendConfig;
 use crate::backend::redis::connection::commands::Commands;
@@ -29,7 +32,9 @@ pub(super) struct Context {
     /// What this node believes about sessions, and the events that follow from it.
     pub(super) view: SharedView,
     /// Whose announcements this node receives.
-    pub(super) interest: Interest,
+    pub(super) interest: Arc<Interest>,
+    /// Sessions that need not be read again.
+    pub(super) near_cache: Option<NearCache>,
     pub(super) leases: Leases,
     /// Whether this node sweeps, and listens to keyspace events.
     pub(super) leader: watch::Sender<bool>,
@@ -62,6 +67,28 @@ impl Context {
     pub(super) fn learn(&self, record: &Record, followed: bool) {
         if followed {
             self.view.apply(Input::Read(record));
+        }
+    }
+
+    /// [`learn`](Self::learn) of a record that this node wrote.
+    pub(super) fn wrote(&self, record: &Record, followed: bool) {
+        if let Some(near) = &self.near_cache {
+            near.wrote(record);
+        }
+        self.learn(record, followed);
+    }
+
+    /// The client's session has ended, or may have.
+    pub(super) fn forget(&self, client: &ClientId) {
+        if let Some(near) = &self.near_cache {
+            near.forget(client);
+        }
+    }
+
+    /// Announcements may have been missed.
+    pub(super) fn missed_announcements(&self) {
+        if let Some(near) = &self.near_cache {
+            near.suspend();
         }
     }
 

@@ -42,6 +42,7 @@ mod expiry;
 mod hints;
 mod keys;
 mod lease;
+mod near_cache;
 mod prepare;
 mod pubsub;
 mod reconcile;
@@ -88,7 +89,7 @@ use script::Scripts;
 use view::Input;
 use view::shared::SharedView;
 
-pub use config::{KeyspaceEvents, RedisConfig};
+pub use config::{KeyspaceEvents, NearCache, RedisConfig};
 /// The client library, for [`RedisConfig::from_fred`].
 pub use fred;
 
@@ -125,6 +126,9 @@ impl RedisBackend {
         let scripts = Scripts::new(&config, database, clustered);
         let view = SharedView::new(config.node.clone(), config.event_capacity);
         let (hints, waiting) = mpsc::channel(hints::WAITING);
+        let interest = Arc::new(Interest::new(true));
+        let near_cache =
+            redis.near_cache.map(|bounds| near_cache::NearCache::new(bounds, interest.clone()));
         let context = Arc::new(Context {
             config,
             instance: uuid::Uuid::new_v4().simple().to_string(),
@@ -138,7 +142,8 @@ impl RedisBackend {
                 timeout: redis.timeout,
             },
             view,
-            interest: Interest::new(true),
+            interest,
+            near_cache,
             leases: Leases::default(),
             leader: watch::Sender::new(false),
             resigned: Notify::new(),
@@ -433,9 +438,10 @@ impl Backend for RedisBackend {
 
     fn table_sizes(&self) -> Vec<(&'static str, usize)> {
         let context = &self.context;
+        let near_cache = context.near_cache.as_ref().map(|near| ("near_cache", near.len()));
         let subscribed = [("subscribed", context.interest.len())];
         let tables = context.view.sizes().into_iter().chain(context.leases.sizes());
-        tables.chain(subscribed).collect()
+        tables.chain(subscribed).chain(near_cache).collect()
     }
 
     async fn shutdown(&self) {

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::expiry::probe::probe_and_clean;
 use super::hints::hint::{Hint, Only};
 use super::hints::{self, pointer};
+use super::near_cache::Look;
 use super::prepare::{Prepared, prepare};
 use super::pubsub::message;
 use super::record::{self, Stored, put_generation, put_max_age, put_number};
@@ -31,6 +32,7 @@ pub(super) async fn client_record(context: &Context, client: &ClientId) -> Resul
     let followed = context.view.follows(client);
     let stored = context.commands.stored(context.keys.record(client)).await?;
     if stored.is_null() {
+        context.forget(client);
         if followed {
             context.view.apply(Input::Missing(*client));
         }
@@ -81,8 +83,18 @@ pub(super) async fn load(
     let (&[id], Some(client)) = (ids, hint) else {
         return Box::pin(load_several(context, ids, hint)).await;
     };
-    // The one cookie of an honest browser names the session of its client: one command.
-    match client_record(context, client).await? {
+    // The one cookie of an honest browser names the session of its client: one command, or none.
+    let fill = match context.near_cache.as_ref().map(|near| (near, near.look(client))) {
+        Some((_, Look::Hit(record))) if record.opens_by(&id) => return Ok(Loaded::Found(record)),
+        Some((near, Look::Miss(fill))) => Some((near, fill)),
+        // An id that is newer than what is here.
+        _ => None,
+    };
+    let record = client_record(context, client).await?;
+    if let (Some((near, fill)), Some(record)) = (fill, &record) {
+        near.fill(fill, record);
+    }
+    match record {
         Some(record) if record.opens_by(&id) => Ok(Loaded::Found(record)),
         Some(record) if record.had(&id) => Ok(Loaded::Missing { superseded: true }),
         _ => {
@@ -168,7 +180,7 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
         match reply.status {
             1 => {
                 let record = reply.record_of(client, create.data.clone())?;
-                context.learn(&record, followed);
+                context.wrote(&record, followed);
                 let look = Hint::Look(*client, record.remaining, Only::Always);
                 hints::set(context, pointer(&record, &reply).chain([look]), copied.is_ok()).await;
                 copied?;
@@ -321,7 +333,7 @@ fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) 
     if let Some(lease) = commit.lease.filter(|_| commit.release) {
         context.leases.done(&commit.client, lease, context.config.lease_duration);
     }
-    context.learn(record, followed);
+    context.wrote(record, followed);
 }
 
 /// Why nothing was written.
@@ -338,6 +350,7 @@ async fn refused(
             _ => Committed::Ended,
         }),
         MISSING => {
+            context.forget(client);
             if followed {
                 context.view.apply(Input::Missing(*client));
             }
@@ -364,6 +377,7 @@ pub(super) async fn touch(
             context.commands.observe(&reply);
             let record = live(context, client, reply.record(client)?, followed).await?;
             if let Some(record) = &record {
+                context.wrote(record, followed);
                 hints::set(context, pointer(record, &reply), false).await;
             }
             Ok(record)
@@ -410,6 +424,8 @@ async fn end(
     let script = &context.commands.scripts.destroy;
     let (reply, copied) =
         context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
+    // Whatever came of it: what is here may be older.
+    context.forget(client);
     match reply.status {
         1 => {
             if let Some(lease) = what.lease {

@@ -1,5 +1,5 @@
-//! Which announcements this node is to receive: those of clients with sockets here, and of all clients
-//! while somebody listens to all.
+//! Which announcements this node is to receive: those of clients with sockets here or a session in the
+//! near cache, and of all clients while somebody listens to all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -100,6 +100,12 @@ impl Interest {
         }
     }
 
+    /// Whether all that is announced of this client arrives.
+    pub(crate) fn is_subscribed(&self, client: &ClientId) -> bool {
+        let done = *self.done.borrow();
+        self.lock().clients.get(client).is_some_and(|entry| entry.batch <= done)
+    }
+
     /// Listens to all clients, or to those with sockets here only. Returns the batch to
     /// [wait](Self::done) for.
     pub(crate) fn set_all(&self, all: bool) -> u64 {
@@ -182,10 +188,11 @@ impl Interest {
     /// The connection is a new one, on which nothing is subscribed.
     pub(crate) fn lost(&self) {
         let mut state = self.lock();
-        let State { clients, joining, leaving, .. } = &mut *state;
+        let State { clients, joining, leaving, batch, .. } = &mut *state;
         leaving.clear();
         clients.retain(|_, entry| {
             entry.leaves = false;
+            entry.batch = *batch;
             entry.watchers > 0
         });
         *joining = clients.keys().copied().collect();

@@ -25,6 +25,7 @@ impl Subscriber {
     pub(crate) fn forget_subscriptions(&self) {
         *self.wider() = Wider::default();
         self.context.interest.lost();
+        self.context.missed_announcements();
     }
 
     /// Subscribes to what is wanted by now, and leaves what is not.

@@ -104,6 +104,7 @@ impl Subscriber {
 
     fn on_lag(&self, count: u64) {
         tracing::warn!(count, "this node fell behind Redis; comparing");
+        self.context.missed_announcements();
         self.context.view.apply(Input::Gap);
     }
 
@@ -133,11 +134,18 @@ impl Subscriber {
         let view = &self.context.view;
         match message::read(bytes) {
             Some(Message::Happened(announcements)) => {
+                if let Some(near) = &self.context.near_cache {
+                    announcements.iter().for_each(|announcement| near.announced(announcement));
+                }
                 view.apply_all(announcements.into_iter().map(Input::Announced));
             }
-            Some(Message::Reconcile) => view.apply(Input::CompareAll),
+            Some(Message::Reconcile) => {
+                self.context.missed_announcements();
+                view.apply(Input::CompareAll);
+            }
             Some(Message::Resigned) => self.context.resigned.notify_one(),
             Some(Message::ProbeRequest(client, reason)) => {
+                self.context.forget(&client);
                 view.apply(Input::ProbeRequested(client, reason));
             }
             None => tracing::warn!(

@@ -1,0 +1,276 @@
+//! Sessions that this node has read, as long as announcements keep them current.
+//!
+//! A client whose session is here is subscribed like one with a socket. A session is served from here
+//! only if it was read, or written by this node, while its client was subscribed, no announcement of a
+//! newer state has come since, no announcement may have been missed since, and that was not too long
+//! ago.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
+
+use super::config::NearCache as Limits;
+use super::pubsub::interest::Interest;
+use super::pubsub::message::Announcement;
+use crate::session::{ClientId, Generation, Record, SessionEvent};
+
+/// What an entry takes beside its data.
+const OVERHEAD: u64 = 1024;
+
+pub(super) struct NearCache {
+    entries: Cache<ClientId, Entry, ByBytes>,
+    interest: Arc<Interest>,
+    max_age: Duration,
+    /// Grows whenever announcements may have been missed: what is older is served no more.
+    epoch: AtomicU64,
+}
+
+/// The weight is the one that it came in with: the cache asks for it again as it goes.
+#[derive(Clone)]
+struct Entry {
+    slot: Arc<Slot>,
+    weight: u64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<ClientId, Entry> for ByBytes {
+    fn weight(&self, _: &ClientId, entry: &Entry) -> u64 {
+        entry.weight
+    }
+}
+
+/// A client that is subscribed as long as this is there.
+struct Slot {
+    client: ClientId,
+    interest: Arc<Interest>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Known>,
+    /// What was announced last, a version or the end, and in which epoch.
+    announced: Option<(Generation, u64)>,
+    announced_in: u64,
+    /// Announcements so far.
+    count: u64,
+}
+
+struct Known {
+    record: Record,
+    at: Instant,
+    epoch: u64,
+}
+
+/// The version of a session that has ended.
+const ENDED: u64 = u64::MAX;
+
+/// What a look found.
+pub(super) enum Look {
+    Hit(Record),
+    Miss(Fill),
+}
+
+/// A read that begins now, and may fill the gap.
+pub(super) struct Fill {
+    slot: Arc<Slot>,
+    count: u64,
+    epoch: u64,
+    subscribed: bool,
+}
+
+impl NearCache {
+    pub(super) fn new(limits: Limits, interest: Arc<Interest>) -> Self {
+        let Limits { max_entries, max_bytes, max_age } = limits;
+        Self {
+            entries: Cache::with_weighter(max_entries, max_bytes, ByBytes),
+            interest,
+            max_age,
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// The client's session, if this node knows it.
+    pub(super) fn look(&self, client: &ClientId) -> Look {
+        let epoch = self.epoch();
+        let slot = match self.entries.get(client) {
+            Some(entry) => entry.slot,
+            None => self.begin(client),
+        };
+        let count = {
+            let mut state = slot.lock();
+            let fresh = state.known.as_ref().and_then(|known| {
+                let elapsed = known.at.elapsed();
+                let current = known.epoch == epoch && elapsed <= self.max_age;
+                current.then(|| known.record.later(elapsed)).flatten()
+            });
+            if let Some(record) = fresh {
+                return Look::Hit(record);
+            }
+            state.known = None;
+            state.count
+        };
+        let subscribed = self.interest.is_subscribed(client);
+        Look::Miss(Fill { slot, count, epoch, subscribed })
+    }
+
+    /// Keeps what was read.
+    pub(super) fn fill(&self, fill: Fill, record: &Record) {
+        let Fill { slot, count, epoch, subscribed } = fill;
+        if !subscribed || epoch != self.epoch() {
+            return;
+        }
+        {
+            let mut state = slot.lock();
+            if state.count != count && !state.is_announced_before(record) {
+                return;
+            }
+            state.learn(record, epoch);
+        }
+        self.weigh(slot, record);
+    }
+
+    /// Keeps what this node has written, if it would have heard of everything newer.
+    pub(super) fn wrote(&self, record: &Record) {
+        let Some(Entry { slot, .. }) = self.entries.peek(&record.client_id) else { return };
+        let epoch = self.epoch();
+        {
+            let mut state = slot.lock();
+            if !state.hears(record, epoch) || !state.is_announced_before(record) {
+                state.forget_older(record);
+                return;
+            }
+            state.learn(record, epoch);
+        }
+        self.weigh(slot, record);
+    }
+
+    /// The client's session has ended, or may have.
+    pub(super) fn forget(&self, client: &ClientId) {
+        if let Some(entry) = self.entries.peek(client) {
+            let mut state = entry.slot.lock();
+            state.known = None;
+            // A read that is under way may be older.
+            state.count += 1;
+        }
+    }
+
+    pub(super) fn announced(&self, announcement: &Announcement) {
+        let event = &announcement.event;
+        let (client, said) = match (&event.event, event.generation) {
+            (SessionEvent::Set(set), Some(generation)) => {
+                (set.client_id, (generation, announcement.version))
+            }
+            (SessionEvent::Destroy(end), Some(generation)) => (end.client_id, (generation, ENDED)),
+            _ => return,
+        };
+        if let Some(entry) = self.entries.peek(&client) {
+            entry.slot.lock().announced(said, self.epoch());
+        }
+    }
+
+    /// Announcements may have been missed.
+    pub(super) fn suspend(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// An entry without a session, whose client is subscribed from soon on.
+    fn begin(&self, client: &ClientId) -> Arc<Slot> {
+        self.interest.join(client);
+        let slot = Arc::new(Slot {
+            client: *client,
+            interest: self.interest.clone(),
+            state: Mutex::default(),
+        });
+        self.entries.insert(*client, Entry { slot: slot.clone(), weight: OVERHEAD });
+        slot
+    }
+
+    fn weigh(&self, slot: Arc<Slot>, record: &Record) {
+        let weight = OVERHEAD + record.data.memory();
+        let before = self.entries.peek(&record.client_id);
+        // An entry that was pushed out meanwhile stays out.
+        if let Some(before) = before
+            && Arc::ptr_eq(&before.slot, &slot)
+            && before.weight.abs_diff(weight) > before.weight / 8
+        {
+            self.entries.insert(record.client_id, Entry { slot, weight });
+        }
+    }
+}
+
+impl fmt::Debug for NearCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NearCache").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.interest.leave(&self.client);
+    }
+}
+
+impl State {
+    /// Whether nothing newer than this record was announced, or of another session.
+    fn is_announced_before(&self, record: &Record) -> bool {
+        self.announced.is_none_or(|(generation, version)| {
+            generation == record.generation && version <= record.version
+        })
+    }
+
+    /// Whether the client was subscribed before this was written: something older was kept, or this
+    /// very write was announced.
+    fn hears(&self, written: &Record, epoch: u64) -> bool {
+        let said = Some((written.generation, written.version));
+        self.known.as_ref().is_some_and(|known| known.epoch == epoch)
+            || (self.announced == said && self.announced_in == epoch)
+    }
+
+    fn is_newer_than(&self, record: &Record) -> bool {
+        self.known.as_ref().is_some_and(|Known { record: known, .. }| {
+            known.generation == record.generation && known.version > record.version
+        })
+    }
+
+    fn learn(&mut self, record: &Record, epoch: u64) {
+        if !self.is_newer_than(record) {
+            self.known = Some(Known { record: record.clone(), at: Instant::now(), epoch });
+        }
+    }
+
+    fn forget_older(&mut self, record: &Record) {
+        if !self.is_newer_than(record) {
+            self.known = None;
+        }
+    }
+
+    fn announced(&mut self, said: (Generation, u64), epoch: u64) {
+        self.count += 1;
+        (self.announced, self.announced_in) = (Some(said), epoch);
+        if self.known.as_ref().is_some_and(|known| !self.is_announced_before(&known.record)) {
+            self.known = None;
+        }
+    }
+}
