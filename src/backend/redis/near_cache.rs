@@ -274,3 +274,187 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendEvent;
+    use crate::session::{DestroyReason, NodeId, SessionId};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn record(version: u64) -> Record {
+        let (id, client) = (SessionId::generate(), ClientId::generate());
+        Record { version, ..Record::new(id, client, Generation::random(), MINUTE * 10) }
+    }
+
+    fn later(record: &Record, version: u64) -> Record {
+        Record { version, ..record.clone() }
+    }
+
+    /// A cache whose interest is subscribed as soon as somebody joins.
+    struct World(NearCache);
+
+    impl World {
+        fn new(max_age: Duration) -> Self {
+            let limits = Limits { max_age, ..Limits::default() };
+            Self(NearCache::new(limits, Arc::new(Interest::new(false))))
+        }
+
+        fn subscribe(&self) {
+            let batch = self.0.interest.take();
+            self.0.interest.finish(&batch);
+        }
+
+        fn miss(&self, record: &Record) -> Fill {
+            match self.0.look(&record.client_id) {
+                Look::Miss(fill) => fill,
+                Look::Hit(record) => panic!("{record:?}"),
+            }
+        }
+
+        fn version(&self, record: &Record) -> Option<u64> {
+            match self.0.look(&record.client_id) {
+                Look::Hit(record) => Some(record.version),
+                Look::Miss(_) => None,
+            }
+        }
+
+        fn with(record: &Record) -> Self {
+            let world = Self::new(MINUTE);
+            world.miss(record);
+            world.subscribe();
+            world.0.fill(world.miss(record), record);
+            assert_eq!(world.version(record), Some(record.version));
+            world
+        }
+
+        fn announce(&self, record: &Record) {
+            let event = BackendEvent::created(record, &NodeId::random());
+            let (version, left) = (record.version, record.remaining);
+            self.0.announced(&Announcement { event, version, left });
+        }
+
+        fn announce_end(&self, record: &Record) {
+            let event = BackendEvent::ended(record, DestroyReason::Destroyed, &NodeId::random());
+            self.0.announced(&Announcement { event, version: 0, left: Duration::ZERO });
+        }
+    }
+
+    #[test]
+    fn a_read_that_was_sent_before_its_client_was_subscribed_is_not_kept() {
+        let (world, read) = (World::new(MINUTE), record(1));
+        let fill = world.miss(&read);
+        world.subscribe();
+        world.0.fill(fill, &read);
+        assert_eq!(world.version(&read), None);
+        world.0.fill(world.miss(&read), &read);
+        assert_eq!(world.version(&read), Some(1));
+    }
+
+    #[test]
+    fn a_read_that_an_announcement_overtook_is_kept_only_if_it_is_as_new() {
+        let (world, read) = (World::new(MINUTE), record(1));
+        world.miss(&read);
+        world.subscribe();
+        let fill = world.miss(&read);
+        world.announce(&later(&read, 2));
+        world.0.fill(fill, &read);
+        assert_eq!(world.version(&read), None);
+        let fill = world.miss(&read);
+        world.announce(&later(&read, 3));
+        world.0.fill(fill, &later(&read, 3));
+        assert_eq!(world.version(&read), Some(3));
+        world.0.forget(&read.client_id);
+        let fill = world.miss(&read);
+        world.announce_end(&read);
+        world.0.fill(fill, &later(&read, 3));
+        assert_eq!(world.version(&read), None);
+    }
+
+    #[test]
+    fn what_is_announced_replaces_older_versions_and_all_of_another_session() {
+        let read = record(2);
+        let world = World::with(&read);
+        world.announce(&later(&read, 1));
+        world.announce(&read);
+        assert_eq!(world.version(&read), Some(2), "it is not older");
+        world.announce(&later(&read, 3));
+        assert_eq!(world.version(&read), None);
+        let world = World::with(&read);
+        world.announce(&Record { client_id: read.client_id, ..record(1) });
+        assert_eq!(world.version(&read), None);
+        let world = World::with(&read);
+        world.announce_end(&read);
+        assert_eq!(world.version(&read), None);
+        world.0.wrote(&later(&read, 3));
+        assert_eq!(world.version(&read), None, "an answer that was late brings nothing back");
+    }
+
+    #[test]
+    fn a_write_of_this_node_is_kept_unless_a_newer_one_could_have_been_missed() {
+        let read = record(1);
+        let world = World::with(&read);
+        world.0.wrote(&later(&read, 2));
+        assert_eq!(world.version(&read), Some(2));
+        world.announce(&later(&read, 4));
+        world.0.wrote(&later(&read, 3));
+        assert_eq!(world.version(&read), None);
+        world.0.wrote(&later(&read, 4));
+        assert_eq!(world.version(&read), Some(4), "announced before its answer was here");
+        // Written before its client was subscribed.
+        let (world, new) = (World::new(MINUTE), record(1));
+        world.miss(&new);
+        world.subscribe();
+        world.0.wrote(&new);
+        assert_eq!(world.version(&new), None);
+    }
+
+    #[test]
+    fn nothing_from_before_a_gap_is_served_and_no_read_that_a_gap_overtook_is_kept() {
+        let read = record(1);
+        let world = World::with(&read);
+        world.0.suspend();
+        let fill = world.miss(&read);
+        world.0.suspend();
+        world.0.fill(fill, &read);
+        assert_eq!(world.version(&read), None);
+        world.0.fill(world.miss(&read), &read);
+        assert_eq!(world.version(&read), Some(1));
+        // A new connection, on which nothing is subscribed yet.
+        world.0.interest.lost();
+        world.0.suspend();
+        world.0.fill(world.miss(&read), &read);
+        assert_eq!(world.version(&read), None);
+        world.subscribe();
+        world.0.fill(world.miss(&read), &read);
+        assert_eq!(world.version(&read), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_served_for_longer_than_its_bound_or_its_session_lives() {
+        let short = Record { remaining: Duration::from_secs(5), ..record(1) };
+        for (read, lives) in [(record(1), 60), (short, 4)] {
+            let world = World::with(&read);
+            tokio::time::advance(Duration::from_secs(lives)).await;
+            assert_eq!(world.version(&read), Some(1));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(world.version(&read), None);
+        }
+    }
+
+    #[test]
+    fn entries_and_bytes_have_a_bound_and_what_goes_is_left() {
+        let limits = Limits { max_entries: 100, max_bytes: 50 * OVERHEAD, max_age: MINUTE };
+        let near = NearCache::new(limits, Arc::new(Interest::new(false)));
+        for _ in 0..10_000 {
+            near.look(&ClientId::generate());
+        }
+        assert!((1..=100).contains(&near.len()), "{}", near.len());
+        let batch = near.interest.take();
+        near.interest.finish(&batch);
+        assert!(near.interest.len() >= near.len());
+        drop(near.entries.drain().collect::<Vec<_>>());
+        assert_eq!(near.len(), 0);
+    }
+}
