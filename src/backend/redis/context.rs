@@ -74,6 +74,7 @@ impl Context {
         }
     }
 
+    /// Publishes what may be received twice.
     pub(super) async fn announce(&self, channel: String, message: Vec<u8>) -> Result<()> {
         let message = bytes(message);
         let published = self.commands.with_retry(|redis| {

@@ -41,6 +41,11 @@ impl Leases {
         self.lines().entry(*client).or_default().clone()
     }
 
+    /// How long a lease lasts yet, as far as this node knows.
+    pub(crate) fn time_left(&self, client: &ClientId, lease: LeaseToken) -> Duration {
+        self.lines().get(client).map_or(Duration::ZERO, |line| line.time_left(lease))
+    }
+
     pub(crate) fn renew_line(&self, client: &ClientId, lease: LeaseToken, length: Duration) {
         if let Some(line) = self.lines().get(client) {
             line.renew(lease, length);
