@@ -31,7 +31,12 @@ pub enum Loss {
     Silence,
     /// The connection is cut before it goes through.
     Command,
+    /// The connection is cut for the client, and the command arrives half a second later.
+    Late,
 }
+
+/// How late that is.
+const LATE: Duration = Duration::from_millis(500);
 
 /// A TCP proxy. Dropping it cuts all connections.
 #[derive(Debug)]
@@ -232,7 +237,7 @@ impl State {
         let has = |word: &String| sent.windows(word.len()).any(|part| part == word.as_bytes());
         let (_, loss) = self.losing.take_if(|(words, _)| words.iter().all(has))?;
         self.lost += 1;
-        if loss == Loss::Command {
+        if matches!(loss, Loss::Command | Loss::Late) {
             return Some(loss);
         }
         self.mute.push((id, loss));
@@ -299,6 +304,10 @@ impl Shared {
             };
             match lost {
                 Some(Loss::Answer | Loss::Command) => break,
+                Some(Loss::Late) => {
+                    let _ = from.shutdown(Shutdown::Both);
+                    std::thread::sleep(LATE);
+                }
                 Some(Loss::Silence) => continue,
                 None => {}
             }

@@ -65,6 +65,12 @@ impl Context {
         }
     }
 
+    /// Messages may have been lost: sockets are compared, and waiters ask again.
+    pub(super) fn missed_messages(&self) {
+        self.view.apply(Input::Gap);
+        self.leases.ask_again();
+    }
+
     /// Has all nodes compare their sockets' sessions with Redis: what others did to records may
     /// not have been noticed.
     pub(super) async fn request_comparison(&self) {

@@ -34,7 +34,7 @@ pub(super) async fn ran(
         OTHER => reply.record(client)?,
         // The first run may have given it back.
         LEASE_LOST => {
-            let stored = context.commands.stored(context.keys.record(client)).await?;
+            let stored = context.commands.stored_elsewhere(context.keys.record(client)).await?;
             let now = context.commands.clock.now();
             record::read(client, stored.as_bytes().unwrap_or_default(), now)
         }

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::expiry::probe::probe_and_clean;
 use super::hints::hint::{Hint, Only};
 use super::hints::{self, pointer};
+use super::lease::give_back::given_back;
 use super::lost::{self, LEASE_LOST, OTHER};
 use super::prepare::{Prepared, prepare};
 use super::pubsub::message;
@@ -271,7 +272,7 @@ async fn commit_any(
         let ran = lost::ran(context, &commit, &reply, Some(&new_session));
         if let Some(record) = Box::pin(ran).await? {
             hints::set(context, lost::hints(&record), false).await;
-            written(context, &commit, &record, followed);
+            written(context, &commit, &record, followed).await;
             copied.and_then(|()| lost::copied(&context.commands))?;
             return Ok(Committed::Written(record));
         }
@@ -289,7 +290,7 @@ async fn commit_any(
             let retired = reply.previous().map(Hint::Retire);
             let hints = pointer(&record, &reply).chain(retired).chain(earlier);
             hints::set(context, hints, copied.is_ok()).await;
-            written(context, &commit, &record, followed);
+            written(context, &commit, &record, followed).await;
             copied?;
             Ok(Committed::Written(record))
         }
@@ -328,13 +329,13 @@ async fn write(
     };
     let (reply, copied) = context.commands.change(script, keys, arguments).await?;
     if reply.status == WRITTEN {
-        written(context, commit, &record, followed);
+        written(context, commit, &record, followed).await;
         copied?;
         return Ok(Some(Committed::Written(record)));
     }
     if reply.repeated {
         if let Some(record) = Box::pin(lost::ran(context, commit, &reply, None)).await? {
-            written(context, commit, &record, followed);
+            written(context, commit, &record, followed).await;
             copied.and_then(|()| lost::copied(&context.commands))?;
             return Ok(Some(Committed::Written(record)));
         }
@@ -345,9 +346,9 @@ async fn write(
     }
 }
 
-fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) {
+async fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) {
     if let Some(lease) = commit.lease.filter(|_| commit.release) {
-        context.leases.done(&commit.client, lease, context.config.lease_duration);
+        given_back(context, &commit.client, lease).await;
     }
     context.learn(record, followed);
 }
@@ -460,7 +461,7 @@ async fn end(
     match reply.status {
         1 | 5 => {
             if let Some(lease) = what.lease {
-                context.leases.done(client, lease, context.config.lease_duration);
+                given_back(context, client, lease).await;
             }
             let id = reply.session(0);
             let hints = id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]);

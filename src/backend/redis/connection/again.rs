@@ -144,17 +144,17 @@ impl Again {
         script: &Script,
         keys: Vec<Key>,
         arguments: Vec<Value>,
-    ) -> Answered<Value> {
+    ) -> Result<Reply> {
         let mut repeated = false;
         while is_unknown_script(&self.error) || self.pause(&mut repeated).await {
             // By its text, wherever its slot is now.
-            let again = until(lane, self.deadline)?;
+            let Ok(again) = until(lane, self.deadline) else { break };
             match by_text(&again, script, &keys, &arguments).await {
                 Err(error) => self.error = error,
-                answered => return answered,
+                Ok(value) => return Ok(Reply::new(script.name, value)?.after(repeated)),
             }
         }
-        Err(self.error)
+        Err(failed(script.name, self.error))
     }
 
     /// Runs the script of a change again; after a silence over another connection, for what a change

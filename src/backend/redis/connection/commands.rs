@@ -124,7 +124,7 @@ impl Commands {
         {
             Err(error) if is_unknown_script(&error) || self.may_repeat(&error) => {
                 let again = self.again(begun, error);
-                Box::pin(again.run(lane, script, keys, arguments)).await
+                return Box::pin(again.run(lane, script, keys, arguments)).await;
             }
             ran => ran,
         };
@@ -282,8 +282,18 @@ impl Commands {
     /// What is stored at a record's key; `Null` if there is nothing. Something else than a string is
     /// no text.
     pub(crate) async fn stored(&self, key: Key) -> Result<Value> {
-        let begun = Instant::now();
         let client = self.or_another(self.lane(std::slice::from_ref(&key)));
+        self.stored_by(client, key).await
+    }
+
+    /// [`stored`](Self::stored), asked over another connection than scripts take, which may be silent.
+    pub(crate) async fn stored_elsewhere(&self, key: Key) -> Result<Value> {
+        let client = self.another(self.lane(std::slice::from_ref(&key)));
+        self.stored_by(client, key).await
+    }
+
+    async fn stored_by(&self, client: &Client, key: Key) -> Result<Value> {
+        let begun = Instant::now();
         let read = match client.get(key.clone()).await {
             Err(error) if self.may_repeat(&error) => {
                 let again = self.again(begun, error);
