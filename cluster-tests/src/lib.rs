@@ -38,7 +38,7 @@ pub use program::Program;
 pub use proxy::{Loss, Proxy};
 pub use random::Random;
 pub use redis::{
-    Connection, Monitor, Redis, RedisCluster, RedisOptions, Reply, Sentinels, free_port,
+    Connection, Monitor, Redis, RedisCluster, RedisOptions, Refusal, Reply, Sentinels, free_port,
 };
 pub use servers::{LOCAL_SERVER, fetched_server};
 pub use sockets::{Message, Socket, Sockets};

@@ -173,5 +173,5 @@ async fn the_end_of_a_session_by_its_handler_gives_the_lease_back_once() {
     let all = monitor.sent(&redis);
     let scripts: Vec<_> =
         of(&all, &ended.unwrap()).into_iter().filter(|line| line.contains("EVAL")).collect();
-    assert_eq!(scripts.len(), 2, "an acquire and an end: {scripts:#?}");
+    assert_eq!(scripts.len(), 3, "a creation, an acquire and an end: {scripts:#?}");
 }

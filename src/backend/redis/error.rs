@@ -69,11 +69,11 @@ fn is_for_now(details: &str) -> bool {
         "BUSY",
     ];
     let starts = |text: &str| text.split(' ').next().is_some_and(|code| CODES.contains(&code));
-    // Redis before 7 puts a command's error behind the place in the script.
-    let wrapped = details.rsplit(": ").next().unwrap_or_default();
+    // Redis before 7 puts a command's error behind the place in the script, and a dash in front of it.
+    let mut wrapped = details.split(": ").filter_map(|part| part.strip_prefix('-'));
     [GIVEN_UP, UNROUTED].iter().any(|own| details.starts_with(own))
         || starts(details)
-        || (details.contains("@user_script") && starts(wrapped.trim_start_matches('-')))
+        || (details.contains("@user_script") && wrapped.any(starts))
 }
 
 #[cfg(test)]
@@ -96,6 +96,7 @@ mod tests {
             "NOREPLICAS Not enough good replicas to write. script: ab, on @user_script:3.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -MISCONF Errors writing to the AOF file: File too large",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -NOREPLICAS Not enough good replicas to write.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
         ] {

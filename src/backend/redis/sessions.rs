@@ -333,12 +333,12 @@ async fn write(
         copied?;
         return Ok(Some(Committed::Written(record)));
     }
-    if reply.repeated {
-        if let Some(record) = Box::pin(lost::ran(context, commit, &reply, None)).await? {
-            written(context, commit, &record, followed).await;
-            copied.and_then(|()| lost::copied(&context.commands))?;
-            return Ok(Some(Committed::Written(record)));
-        }
+    if reply.repeated
+        && let Some(record) = Box::pin(lost::ran(context, commit, &reply, None)).await?
+    {
+        written(context, commit, &record, followed).await;
+        copied.and_then(|()| lost::copied(&context.commands))?;
+        return Ok(Some(Committed::Written(record)));
     }
     match Box::pin(refused(context, commit, &reply, followed)).await? {
         Committed::Conflict(newest) if Some(newest.version) == commit.version => Ok(None),

@@ -102,8 +102,9 @@ impl Commands {
 
     /// A connection that works as far as is known, and if possible is another one than this.
     fn another<'a>(&'a self, than: &'a Client) -> &'a Client {
-        let others = self.pool.clients().iter().filter(|client| client.id() != than.id());
-        others.filter(|client| client.is_connected()).next().unwrap_or(than)
+        let mut clients = self.pool.clients().iter();
+        let other = clients.find(|client| client.id() != than.id() && client.is_connected());
+        other.unwrap_or(than)
     }
 
     /// Runs a script that may run twice, and loads it if Redis does not know it: at first, after a
@@ -191,6 +192,9 @@ impl Commands {
             let (keys, arguments) = (keys.clone(), arguments.clone());
             match self.change_replicated(replicated, script, keys, arguments).await? {
                 Ok((reply, copied)) => return Ok((reply.after(repeated), copied)),
+                Err(error) if is_unsent(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) if !repeated && is_lost(&error) && Instant::now() < deadline => {
                     repeated = true;
                 }

@@ -62,8 +62,12 @@ impl Leases {
         granted
     }
 
-    pub(crate) fn sizes(&self) -> [(&'static str, usize); 2] {
-        [("lease_lines", self.lines().len()), ("lease_tokens", self.tokens().len())]
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("lease_lines", self.lines().len()),
+            ("lease_tokens", self.tokens().len()),
+            ("leases_sent_twice", self.sent_twice().len()),
+        ]
     }
 
     pub(crate) fn line(&self, client: &ClientId) -> Arc<LeaseQueue> {
