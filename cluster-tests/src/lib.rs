@@ -35,10 +35,10 @@ pub use model::{Act, Model, Outcome};
 pub use network::Namespace;
 pub use node::Node;
 pub use program::Program;
-pub use proxy::Proxy;
+pub use proxy::{Loss, Proxy};
 pub use random::Random;
 pub use redis::{
-    Connection, Monitor, Redis, RedisCluster, RedisOptions, Reply, Sentinels, free_port,
+    Connection, Monitor, Redis, RedisCluster, RedisOptions, Refusal, Reply, Sentinels, free_port,
 };
 pub use servers::{LOCAL_SERVER, fetched_server};
 pub use sockets::{Message, Socket, Sockets};

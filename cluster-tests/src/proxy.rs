@@ -22,6 +22,22 @@ enum Network {
     Swallowing,
 }
 
+/// How a command gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It goes through, and the connection is cut before the answer.
+    Answer,
+    /// It goes through, and the connection stays open, but nothing comes back on it any more.
+    Silence,
+    /// The connection is cut before it goes through.
+    Command,
+    /// The connection is cut for the client, and the command arrives half a second later.
+    Late,
+}
+
+/// How late that is.
+const LATE: Duration = Duration::from_millis(500);
+
 /// A TCP proxy. Dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Proxy {
@@ -43,6 +59,12 @@ struct State {
     next: u64,
     /// Connections up to this one carry nothing any more.
     dead: u64,
+    /// The next command with all these words gets no answer.
+    losing: Option<(Vec<String>, Loss)>,
+    /// Connections on which nothing comes back.
+    mute: Vec<(u64, Loss)>,
+    /// How many answers were lost.
+    lost: usize,
     connections: Vec<(u64, TcpStream, TcpStream)>,
 }
 
@@ -59,6 +81,9 @@ impl Proxy {
             closed: false,
             next: 0,
             dead: 0,
+            losing: None,
+            mute: Vec::new(),
+            lost: 0,
             connections: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -157,6 +182,23 @@ impl Proxy {
         state.dead = state.next;
     }
 
+    /// The next command that has all these words gets no answer.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn lose(&self, words: &[&str], loss: Loss) {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        self.shared.state.lock().unwrap().losing = Some((words, loss));
+    }
+
+    /// How many commands got no answer by [`lose`](Self::lose).
+    ///
+    /// # Panics
+    /// Never.
+    pub fn lost(&self) -> usize {
+        self.shared.state.lock().unwrap().lost
+    }
+
     /// All is well again.
     ///
     /// # Panics
@@ -190,6 +232,23 @@ impl Drop for Proxy {
 }
 
 impl State {
+    /// Marks the connection if an answer on it is to be lost; or loses the command.
+    fn loses_command(&mut self, id: u64, sent: &[u8]) -> Option<Loss> {
+        let has = |word: &String| sent.windows(word.len()).any(|part| part == word.as_bytes());
+        let (_, loss) = self.losing.take_if(|(words, _)| words.iter().all(has))?;
+        self.lost += 1;
+        if matches!(loss, Loss::Command | Loss::Late) {
+            return Some(loss);
+        }
+        self.mute.push((id, loss));
+        None
+    }
+
+    /// Whether what comes back on this connection is lost. The server has done what it answers to.
+    fn loses_answer(&self, id: u64) -> Option<Loss> {
+        self.mute.iter().find(|(other, _)| *other == id).map(|(_, loss)| *loss)
+    }
+
     fn cut(&mut self) {
         for (_, client, server) in self.connections.drain(..) {
             // They may be closed already.
@@ -221,12 +280,12 @@ impl Shared {
             id
         };
         let (there, back) = (self.clone(), self.clone());
-        std::thread::spawn(move || there.pump(id, client_in, server));
-        std::thread::spawn(move || back.pump(id, server_in, client));
+        std::thread::spawn(move || there.pump(id, client_in, server, true));
+        std::thread::spawn(move || back.pump(id, server_in, client, false));
     }
 
     /// Carries data one way until one end closes.
-    fn pump(&self, id: u64, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, id: u64, mut from: TcpStream, mut to: TcpStream, there: bool) {
         let mut buffer = [0; 16 * 1024];
         loop {
             let size = match self.state.lock().unwrap().network {
@@ -239,6 +298,19 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
+            let lost = match there {
+                true => self.state.lock().unwrap().loses_command(id, &buffer[..count]),
+                false => self.state.lock().unwrap().loses_answer(id),
+            };
+            match lost {
+                Some(Loss::Answer | Loss::Command) => break,
+                Some(Loss::Late) => {
+                    let _ = from.shutdown(Shutdown::Both);
+                    std::thread::sleep(LATE);
+                }
+                Some(Loss::Silence) => continue,
+                None => {}
+            }
             if self.passes(id, count) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }

@@ -4,8 +4,8 @@
 //! `cargo bench -p cluster-tests --bench faults` does the same more often and prints a table.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
-use cluster_tests::Random;
 use cluster_tests::faults::{Fault, measure, table};
+use cluster_tests::{Random, Refusal};
 
 fn survives(fault: Fault, times: usize) {
     let row = measure(fault, times, &mut Random::seeded());
@@ -91,4 +91,29 @@ fn nothing_that_was_copied_is_lost_when_a_replica_takes_over_behind_sentinels() 
 #[test]
 fn nothing_that_was_copied_is_lost_when_a_primary_of_a_cluster_is_killed() {
     survives(Fault::ClusterFailover, 2);
+}
+
+#[test]
+fn nothing_is_announced_that_redis_refused_for_too_few_replicas() {
+    survives(Fault::Refuses(Refusal::TooFewReplicas), 3);
+}
+
+#[test]
+fn nothing_is_announced_that_redis_refused_for_being_a_replica() {
+    survives(Fault::Refuses(Refusal::Replica), 3);
+}
+
+#[test]
+fn nothing_is_announced_that_redis_refused_for_full_memory() {
+    survives(Fault::Refuses(Refusal::Full), 3);
+}
+
+#[test]
+fn nothing_is_announced_that_redis_refused_for_a_failed_snapshot() {
+    survives(Fault::Refuses(Refusal::CantSave), 3);
+}
+
+#[test]
+fn nothing_is_announced_that_redis_refused_for_a_full_disk() {
+    survives(Fault::Refuses(Refusal::DiskFull), 3);
 }

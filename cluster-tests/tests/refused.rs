@@ -11,7 +11,7 @@ use axum_io_session::backend::{
 };
 use axum_io_session::session::{DestroyReason, Record, SessionData, SessionEvent};
 use axum_io_session::{ClientId, ErrorKind};
-use cluster_tests::{LOCAL_SERVER, Redis, RedisOptions, fetched_server};
+use cluster_tests::{LOCAL_SERVER, Redis, RedisOptions, Refusal, fetched_server};
 use tokio::sync::broadcast::Receiver;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -62,67 +62,16 @@ fn servers() -> Vec<String> {
     fetched.into_iter().chain([LOCAL_SERVER.to_owned()]).collect()
 }
 
-/// Leaves Redis without room for anything that takes memory.
-fn fill(redis: &Redis) {
-    let memory = redis.cli(&["INFO", "memory"]);
-    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    let less = used.trim().parse::<u64>().unwrap() - 100_000;
-    redis.cli(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
+/// Redis before 7 does not ask scripts for replicas.
+fn refuses_scripts(program: &str, refusal: Refusal) -> bool {
+    !(program.contains("6.2") && refusal == Refusal::TooFewReplicas)
 }
-
-fn empty(redis: &Redis) {
-    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-}
-
-/// A way to have Redis refuse writes, and to end that.
-type Refusal = (&'static str, fn(&Redis), fn(&Redis));
-
-const REFUSALS: [Refusal; 4] = [
-    (
-        "too few replicas",
-        |redis| drop(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
-        |redis| drop(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
-    ),
-    (
-        "a replica",
-        |redis| drop(redis.cli(&["REPLICAOF", "127.0.0.1", "1"])),
-        |redis| drop(redis.cli(&["REPLICAOF", "NO", "ONE"])),
-    ),
-    ("full", fill, empty),
-    (
-        "can't save",
-        |redis| {
-            redis.cli(&["CONFIG", "SET", "save", "3600 1000000"]);
-            let setting = |name| {
-                let answer = redis.cli(&["CONFIG", "GET", name]);
-                answer.lines().nth(1).unwrap().to_owned()
-            };
-            // What it would rename the saved file to is a folder.
-            let name = format!("{}/{}/x", setting("dir"), setting("dbfilename"));
-            std::fs::create_dir_all(name).unwrap();
-            redis.cli(&["BGSAVE"]);
-            cluster_tests::until("a save fails", LIMIT, || {
-                redis
-                    .cli(&["INFO", "persistence"])
-                    .contains("rdb_last_bgsave_status:err")
-                    .then_some(())
-            });
-        },
-        |redis| {
-            redis.cli(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
-        },
-    ),
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
     for program in servers() {
-        for (refusal, begin, end) in REFUSALS {
-            // Redis before 7 does not ask scripts for replicas.
-            if program.contains("6.2") && refusal == "too few replicas" {
-                continue;
-            }
-            let redis = RedisOptions::new().program(&program).start();
+        for refusal in Refusal::ALL.into_iter().filter(|one| refuses_scripts(&program, *one)) {
+            let redis = Refusal::options().program(&program).start();
             let (a, b) = (
                 node(&redis, BackendConfig::default()).await,
                 node(&redis, BackendConfig::default()).await,
@@ -132,8 +81,8 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
             let mut events = b.subscribe();
             told(&a, &mut events).await;
 
-            let place = format!("{program}, {refusal}");
-            begin(&redis);
+            let place = format!("{program}, {}", refusal.name());
+            refusal.begin(&redis);
             let create = a.create(Create::new(nobody, data(1))).await;
             assert!(create.is_err(), "{place}: {create:?}");
             let mut seal = commit(&sealed, 2);
@@ -146,11 +95,11 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
                 );
             }
             // Redis that is full takes an end: it frees.
-            if refusal != "full" {
+            if refusal != Refusal::Full {
                 let destroy = a.destroy(DestroyTarget::Session(kept.session_id)).await;
                 assert!(destroy.is_err(), "{place}: {destroy:?}");
             }
-            end(&redis);
+            refusal.end(&redis);
             let heard = told(&a, &mut events).await;
             assert!(heard.is_empty(), "{place}: {heard:?}");
 
@@ -178,22 +127,19 @@ async fn what_redis_refuses_is_told_by_nobody_and_what_it_does_afterwards_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_fails_while_redis_refuses_writes_and_reads_go_on() {
     for program in servers() {
-        for (refusal, begin, end) in REFUSALS {
-            if program.contains("6.2") && refusal == "too few replicas" {
-                continue;
-            }
-            let place = format!("{program}, {refusal}");
-            let redis = RedisOptions::new().program(&program).start();
+        for refusal in Refusal::ALL.into_iter().filter(|one| refuses_scripts(&program, *one)) {
+            let place = format!("{program}, {}", refusal.name());
+            let redis = Refusal::options().program(&program).start();
             let node = node(&redis, BackendConfig::default()).await;
             let kept = seeded(&node).await;
             node.health().await.expect(&place);
-            begin(&redis);
+            refusal.begin(&redis);
             let error = node.health().await.expect_err(&place);
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{place}");
             let read = node.load(&[kept.session_id], None).await;
             // Redis that lost its primary can refuse reads, too.
-            assert!(matches!(read, Ok(Loaded::Found(_))) || refusal == "a replica", "{place}");
-            end(&redis);
+            assert!(matches!(read, Ok(Loaded::Found(_))) || refusal == Refusal::Replica, "{place}");
+            refusal.end(&redis);
             node.health().await.expect(&place);
             node.shutdown().await;
         }
@@ -213,7 +159,7 @@ async fn sessions_end_and_nodes_come_and_go_while_redis_is_full() {
         let expiring = seeded(&short).await;
         let mut events = a.subscribe();
         told(&a, &mut events).await;
-        fill(&redis);
+        Refusal::Full.begin(&redis);
 
         assert!(
             a.destroy(DestroyTarget::Session(logged_out.session_id)).await.unwrap(),
@@ -253,7 +199,7 @@ async fn sessions_end_and_nodes_come_and_go_while_redis_is_full() {
         );
         let refused = a.commit(commit(&held, 2)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable, "{program}: {refused}");
-        empty(&redis);
+        Refusal::Full.end(&redis);
         for node in [a, short, late] {
             node.shutdown().await;
         }

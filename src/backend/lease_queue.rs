@@ -138,6 +138,14 @@ impl LeaseQueue {
             .is_some_and(|owner| owner.token == token && owner.until > Instant::now())
     }
 
+    /// How long this token's lease lasts yet.
+    #[cfg(feature = "redis")]
+    pub(in crate::backend) fn time_left(&self, token: LeaseToken) -> Duration {
+        let state = self.lock();
+        let owner = state.owner.as_ref().filter(|owner| owner.token == token);
+        owner.map_or(Duration::ZERO, |owner| owner.until.saturating_duration_since(Instant::now()))
+    }
+
     /// Gives the lease back, or leaves the queue. The next owner's has this `length`.
     pub fn release(&self, token: LeaseToken, length: Duration) {
         let mut state = self.lock();

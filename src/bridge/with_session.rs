@@ -65,6 +65,7 @@ where
         let target = DestroyTarget::Leased(request.client, record.generation, lease.lease());
         return match counted(core, core.backend.destroy(target).await)? {
             true => {
+                lease.released();
                 own_ends::note(Ended::Session { id: record.session_id, sealed: record.sealed });
                 Ok(LeasedOutcome::Done(result))
             }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::testbed::{Kind, Testbed};
+use crate::redis::Refusal;
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +25,7 @@ pub enum Fault {
     Swapped,
     SentinelFailover,
     ClusterFailover,
+    Refuses(Refusal),
 }
 
 /// How long nodes lend a session.
@@ -31,7 +33,7 @@ pub(super) const LEASE: &str = "2s";
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::NodeKilled,
         Self::NodeFrozen,
         Self::ConnectionsCut,
@@ -48,6 +50,11 @@ impl Fault {
         Self::Swapped,
         Self::SentinelFailover,
         Self::ClusterFailover,
+        Self::Refuses(Refusal::TooFewReplicas),
+        Self::Refuses(Refusal::Replica),
+        Self::Refuses(Refusal::Full),
+        Self::Refuses(Refusal::CantSave),
+        Self::Refuses(Refusal::DiskFull),
     ];
 
     /// Those that one Redis survives with its data.
@@ -84,6 +91,7 @@ impl Fault {
             Self::Swapped => "`SWAPDB` with an empty database",
             Self::SentinelFailover => "the primary behind sentinels killed: a replica takes over",
             Self::ClusterFailover => "a primary of a Redis Cluster killed: its replica takes over",
+            Self::Refuses(refusal) => refusal.name(),
         }
     }
 
@@ -92,6 +100,7 @@ impl Fault {
             Self::RedisEmptied | Self::Flushed | Self::Swapped => Kind::Forgetful,
             Self::SentinelFailover => Kind::Sentinels,
             Self::ClusterFailover => Kind::Slots,
+            Self::Refuses(_) => Kind::Refusing,
             _ => Kind::Kept,
         }
     }
@@ -99,6 +108,11 @@ impl Fault {
     /// Whether Redis loses all sessions by it.
     pub const fn loses_data(self) -> bool {
         matches!(self, Self::RedisEmptied | Self::Flushed | Self::Swapped)
+    }
+
+    /// Whether all connections stay, so that nodes miss nothing.
+    pub const fn refuses(self) -> bool {
+        matches!(self, Self::Refuses(_))
     }
 
     /// Whether no node can notice it before it compares its sockets with Redis.
@@ -190,6 +204,10 @@ impl Fault {
             Self::RedisFrozen => {
                 let redis = testbed.redis();
                 lasts(&|| redis.pause(), &|| redis.resume(), meanwhile)
+            }
+            Self::Refuses(refusal) => {
+                let redis = testbed.redis();
+                lasts(&|| refusal.begin(redis), &|| refusal.end(redis), meanwhile)
             }
             Self::SubscriptionsKilled => {
                 testbed.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);

@@ -16,6 +16,8 @@ pub struct Report {
     pub totals: Totals,
     /// Acknowledged updates that are lost; those that Redis itself lost are not counted.
     pub lost: usize,
+    /// What nodes announced and was not done.
+    pub undone: Vec<String>,
     /// Ends of sessions, and how they were told.
     pub told: DeliveryCheck,
     /// How long it took after each fault until all was well again.
@@ -29,6 +31,7 @@ impl Report {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
         problems.extend(self.told.problems.iter().cloned());
+        problems.extend(self.undone.iter().cloned());
         if self.lost > 0 {
             problems.push(format!("{} acknowledged updates are lost", self.lost));
         }
@@ -68,11 +71,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| {} | {} | {} | {} | {} | {}/{} in {} s | {} | {:.1} / {:.1} s |",
+            "| {} | {} | {} | {} | {} | {} | {}/{} in {} s | {} | {:.1} / {:.1} s |",
             self.fault.name(),
             self.healing.len(),
             self.totals.counted,
             self.lost,
+            self.undone.len(),
             self.told.ended,
             self.told.told,
             self.told.sockets,
@@ -86,8 +90,8 @@ impl fmt::Display for Report {
 
 /// The head of the table in Markdown.
 pub fn table() -> &'static str {
-    "| fault | times | acknowledged updates | lost | sessions ended | sockets notified within bound | sockets left on dead sessions | p50 / p99 to recover |\n\
-     |---|---|---|---|---|---|---|---|"
+    "| fault | times | acknowledged updates | lost | announced but not done | sessions ended | sockets notified within bound | sockets left on dead sessions | p50 / p99 to recover |\n\
+     |---|---|---|---|---|---|---|---|---|"
 }
 
 #[cfg(test)]
@@ -95,10 +99,12 @@ mod tests {
     use super::*;
 
     fn row(lost: usize, told: usize, left: usize) -> Report {
+        let undone = Vec::new();
         Report {
             fault: Fault::Flushed,
             totals: Totals { counted: 100, ..Totals::default() },
             lost,
+            undone,
             told: DeliveryCheck { ended: 2, sockets: 6, told, left, problems: Vec::new() },
             healing: [3, 1, 2].map(Duration::from_secs).into(),
             problems: Vec::new(),
@@ -108,7 +114,8 @@ mod tests {
     #[test]
     fn whatever_should_not_be_is_a_problem() {
         row(0, 6, 0).check();
-        for bad in [row(1, 6, 0), row(0, 5, 0), row(0, 6, 1)] {
+        let undone = Report { undone: vec!["a phantom".to_owned()], ..row(0, 6, 0) };
+        for bad in [row(1, 6, 0), row(0, 5, 0), row(0, 6, 1), undone] {
             assert_eq!(bad.problems().len(), 1);
         }
         let idle = Report { totals: Totals::default(), ..row(0, 6, 0) };
@@ -119,6 +126,6 @@ mod tests {
     fn a_row_has_as_many_cells_as_the_head() {
         let text = row(0, 6, 0).to_string();
         assert_eq!(text.matches('|').count(), table().lines().next().unwrap().matches('|').count());
-        assert!(text.contains("| 3 | 100 | 0 | 2 | 6/6 in 10 s | 0 | 2.0 / 3.0 s |"), "{text}");
+        assert!(text.contains("| 3 | 100 | 0 | 0 | 2 | 6/6 in 10 s | 0 | 2.0 / 3.0 s |"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! One kind of fault, several times, under load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::delivery_check::DeliveryCheck;
 use super::fault::{Fault, LEASE};
@@ -37,13 +37,26 @@ pub fn measure(fault: Fault, times: usize, random: &mut Random) -> Report {
             })
             .collect()
     });
+    let undone = undone(fault, &testbed, &workload);
     let mut problems = workload.finish();
-    told.add(workload.settle(std::time::Instant::now(), fault.bound(), Duration::ZERO));
+    told.add(workload.settle(Instant::now(), fault.bound(), Duration::ZERO));
     problems.extend(workload.close());
     problems.extend(testbed.told_twice());
     problems.extend(workload.history.problems());
     let (totals, lost) = (workload.history.totals(), workload.history.lost());
-    Report { fault, totals, lost, told, healing, problems }
+    Report { fault, totals, lost, undone, told, healing, problems }
+}
+
+/// What was announced and not done. The last ends may still be on their way.
+fn undone(fault: Fault, testbed: &Testbed, workload: &Workload) -> Vec<String> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let undone = testbed.undone(&workload.live(), fault.refuses());
+        if undone.is_empty() || Instant::now() >= deadline {
+            return undone;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Returns how long it took to heal.

@@ -1,11 +1,12 @@
 //! Three nodes, what they stand on, and what listens to them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, PREFIX, STAY};
 use crate::event_recorder::{EventRecorder, RecordedEvent};
 use crate::proxy::Proxy;
-use crate::redis::{Redis, RedisCluster, RedisOptions, Sentinels};
+use crate::redis::{Redis, RedisCluster, RedisOptions, Refusal, Sentinels};
 use crate::wait::until;
 
 /// Changing the primary has to be over by then.
@@ -22,6 +23,8 @@ pub(super) enum Kind {
     Forgetful,
     /// A primary and two replicas behind sentinels.
     Sentinels,
+    /// One that can be made to refuse writes.
+    Refusing,
     /// Three primaries with a replica each.
     Slots,
 }
@@ -63,6 +66,7 @@ impl Testbed {
         let place = match kind {
             Kind::Kept => Place::One(RedisOptions::new().durable().start()),
             Kind::Forgetful => Place::One(Redis::start()),
+            Kind::Refusing => Place::One(Refusal::options().start()),
             Kind::Sentinels => Place::Sentinels(Sentinels::start()),
             Kind::Slots => Place::Slots(RedisCluster::start()),
         };
@@ -127,6 +131,48 @@ impl Testbed {
             problems.extend(twice.map(|(id, times)| format!("a node told {id} {times} times")));
         }
         problems
+    }
+
+    /// What nodes told that was not done, in so many words: ends of sessions that live, more changes of
+    /// one than it had, and, if nodes missed nothing, beginnings of sessions that neither live nor ended.
+    /// `live` are those that live, with their clients, while nobody uses them.
+    pub(super) fn undone(&self, live: &[(String, String)], missed_nothing: bool) -> Vec<String> {
+        let mut undone = Vec::new();
+        for recorder in &self.recorders {
+            for (client, session) in live {
+                let told = recorder.of(session);
+                if told.iter().any(|event| event.reason().is_some()) {
+                    undone.push(format!("{session} lives, and a node told its end"));
+                }
+                if let Place::One(redis) = &self.place
+                    && let Some(version) = redis.stored_version(PREFIX, client)
+                    && told.len() > version
+                {
+                    undone.push(format!("{session} has version {version}: {} told", told.len()));
+                }
+            }
+            if missed_nothing {
+                undone.extend(self.phantoms(recorder));
+            }
+        }
+        undone
+    }
+
+    /// Sessions that a node told of and that never were.
+    fn phantoms(&self, recorder: &EventRecorder) -> Vec<String> {
+        let told = recorder.told();
+        let ended: HashSet<_> = told
+            .iter()
+            .filter(|event| event.reason().is_some())
+            .filter_map(RecordedEvent::session)
+            .collect();
+        let begun = told
+            .iter()
+            .filter(|event| matches!(event, RecordedEvent::Set { is_new: true, .. }))
+            .filter_map(RecordedEvent::session);
+        let lives = |id: &str| self.redis().cli(&["EXISTS", &format!("{PREFIX}:sid:{id}")]) == "1";
+        let phantoms = begun.filter(|id| !ended.contains(id) && !lives(id));
+        phantoms.map(|id| format!("{id} was told of and never was")).collect()
     }
 
     /// Whether somebody holds the lease of this client's session.

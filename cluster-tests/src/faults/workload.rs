@@ -199,6 +199,15 @@ impl Workload {
         }
     }
 
+    /// The clients that have a session, with its id.
+    ///
+    /// # Panics
+    /// If a caller has panicked.
+    pub fn live(&self) -> Vec<(String, String)> {
+        let users = self.seats.iter().map(|seat| seat.lock().unwrap().clone());
+        users.map(|user| (user.client.clone(), user.session.clone())).collect()
+    }
+
     /// The load is over: each session that nobody ended is there on each node, with what was
     /// acknowledged, and sockets see what HTTP sees. Then all of them end.
     ///

@@ -4,6 +4,7 @@ mod client;
 mod container;
 mod monitor;
 mod process;
+mod refusal;
 mod sentinels;
 mod slots;
 
@@ -15,6 +16,7 @@ pub use client::{Connection, Reply};
 use container::Container;
 pub use monitor::Monitor;
 use process::Process;
+pub use refusal::Refusal;
 pub use sentinels::Sentinels;
 pub use slots::RedisCluster;
 
@@ -29,6 +31,7 @@ pub struct RedisOptions {
     arguments: Vec<String>,
     durable: bool,
     program: Option<String>,
+    outlives_full_files: bool,
 }
 
 impl RedisOptions {
@@ -66,6 +69,13 @@ impl RedisOptions {
     #[must_use]
     pub fn program(mut self, program: impl Into<String>) -> Self {
         self.program = Some(program.into());
+        self
+    }
+
+    /// A process that is not killed at its limit of file size, but told so: as on a full disk.
+    #[must_use]
+    pub fn outlives_full_files(mut self) -> Self {
+        self.outlives_full_files = true;
         self
     }
 
@@ -124,12 +134,17 @@ impl Redis {
         let port = free_port();
         let named = std::env::var("REDIS_SERVER_BIN").ok().filter(|path| !path.is_empty());
         let server = match options.program.clone().or(named) {
-            Some(program) => Server::Process(Process::start(&program, port, arguments)),
+            Some(program) => Server::Process(Process::start(
+                &program,
+                port,
+                arguments,
+                options.outlives_full_files,
+            )),
             None => match container::engine() {
                 Some(engine) => {
                     Server::Container(Box::new(Container::start(engine, port, &arguments)))
                 }
-                None => Server::Process(Process::start("redis-server", port, arguments)),
+                None => Server::Process(Process::start("redis-server", port, arguments, false)),
             },
         };
         let redis = Self { server, port };
@@ -259,6 +274,17 @@ impl Redis {
         let text = self.cli(&["EVAL", READ, "1", &format!("{prefix}:{{{client}}}:s")]);
         let (id, data) = text.split_at_checked(43)?;
         Some((id.to_owned(), data.to_owned()))
+    }
+
+    /// The version of a client's session; nothing if there is none.
+    ///
+    /// # Panics
+    /// As [`cli`](Self::cli).
+    pub fn stored_version(&self, prefix: &str, client: &str) -> Option<usize> {
+        // Behind the format, the flags and the generation.
+        const READ: &str = "local r = redis.call('GET', KEYS[1]) \
+            return r and struct.unpack('>I5', string.sub(r, 10, 14)) or ''";
+        self.cli(&["EVAL", READ, "1", &format!("{prefix}:{{{client}}}:s")]).parse().ok()
     }
 
     /// [`cli`](Self::cli) of a server that may be gone or refuse: then there is no answer.

@@ -10,19 +10,21 @@ pub(super) struct Process {
     program: String,
     port: u16,
     arguments: Vec<String>,
+    /// See [`RedisOptions::outlives_full_files`](super::RedisOptions::outlives_full_files).
+    outlives: bool,
     folder: TempDir,
     child: Child,
 }
 
 impl Process {
-    pub(super) fn start(program: &str, port: u16, arguments: Vec<String>) -> Self {
+    pub(super) fn start(program: &str, port: u16, arguments: Vec<String>, outlives: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Redis");
-        let child = spawn(program, port, &arguments, &folder);
-        Self { program: program.to_owned(), port, arguments, folder, child }
+        let child = spawn(program, port, &arguments, outlives, &folder);
+        Self { program: program.to_owned(), port, arguments, outlives, folder, child }
     }
 
     pub(super) fn start_again(&mut self) {
-        self.child = spawn(&self.program, self.port, &self.arguments, &self.folder);
+        self.child = spawn(&self.program, self.port, &self.arguments, self.outlives, &self.folder);
     }
 
     pub(super) fn stop(&mut self) {
@@ -49,8 +51,20 @@ impl Drop for Process {
     }
 }
 
-fn spawn(program: &str, port: u16, arguments: &[String], folder: &TempDir) -> Child {
-    Command::new(program)
+fn spawn(
+    program: &str,
+    port: u16,
+    arguments: &[String],
+    outlives: bool,
+    folder: &TempDir,
+) -> Child {
+    let mut command = Command::new(program);
+    if outlives {
+        // What a shell ignores is ignored by what it becomes.
+        command = Command::new("sh");
+        command.args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#, program]);
+    }
+    command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
         .args(arguments)
         .current_dir(folder.path())

@@ -92,6 +92,13 @@ impl Context {
         }
     }
 
+    /// Messages may have been lost: sockets are compared, and waiters ask again.
+    pub(super) fn missed_messages(&self) {
+        self.missed_announcements();
+        self.view.apply(Input::Gap);
+        self.leases.ask_again();
+    }
+
     /// Has all nodes compare their sockets' sessions with Redis: what others did to records may
     /// not have been noticed.
     pub(super) async fn request_comparison(&self) {
@@ -101,6 +108,7 @@ impl Context {
         }
     }
 
+    /// Publishes what may be received twice.
     pub(super) async fn announce(&self, channel: String, message: Vec<u8>) -> Result<()> {
         let message = bytes(message);
         let published = self.commands.with_retry(|redis| {

@@ -34,6 +34,26 @@ pub(crate) fn failed(what: &str, error: fred::error::Error) -> Error {
     Error::new(kind, format!("Redis failed at `{what}`")).with_source(error)
 }
 
+/// Whether a command may have run although it failed: its answer was lost, or is late.
+pub(crate) fn is_lost(error: &fred::error::Error) -> bool {
+    use fred::error::ErrorKind as Kind;
+    matches!(error.kind(), Kind::IO | Kind::Canceled | Kind::Timeout)
+        || error.details().starts_with(GIVEN_UP)
+}
+
+pub(crate) fn is_timeout(error: &fred::error::Error) -> bool {
+    matches!(error.kind(), fred::error::ErrorKind::Timeout)
+}
+
+/// Whether a command was not sent: the client library had no connection for it in this moment.
+pub(crate) fn is_unsent(error: &fred::error::Error) -> bool {
+    error.details().starts_with(UNROUTED)
+}
+
+/// The client library's own: a connection, or a server of a cluster, went away.
+const GIVEN_UP: &str = "Too many failed write attempts";
+const UNROUTED: &str = "Failed to route command";
+
 /// Whether Redis is there and can't do it now: it loads, fails over, lacks replicas, can't save, runs
 /// somebody's long script, or is out of memory.
 fn is_for_now(details: &str) -> bool {
@@ -48,14 +68,12 @@ fn is_for_now(details: &str) -> bool {
         "NOREPLICAS",
         "BUSY",
     ];
-    // The client library's own: a server of a cluster went away.
-    const ROUTES: [&str; 2] = ["Too many failed write attempts", "Failed to route command"];
     let starts = |text: &str| text.split(' ').next().is_some_and(|code| CODES.contains(&code));
-    // Redis before 7 puts a command's error behind the place in the script.
-    let wrapped = details.rsplit(": ").next().unwrap_or_default();
-    ROUTES.iter().any(|route| details.starts_with(route))
+    // Redis before 7 puts a command's error behind the place in the script, and a dash in front of it.
+    let mut wrapped = details.split(": ").filter_map(|part| part.strip_prefix('-'));
+    [GIVEN_UP, UNROUTED].iter().any(|own| details.starts_with(own))
         || starts(details)
-        || (details.contains("@user_script") && starts(wrapped.trim_start_matches('-')))
+        || (details.contains("@user_script") && wrapped.any(starts))
 }
 
 #[cfg(test)]
@@ -78,6 +96,7 @@ mod tests {
             "NOREPLICAS Not enough good replicas to write. script: ab, on @user_script:3.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -MISCONF Errors writing to the AOF file: File too large",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -NOREPLICAS Not enough good replicas to write.",
             "ERR Error running script (call to f_ab): @user_script:3: @user_script: 3: -MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
         ] {

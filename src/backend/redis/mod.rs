@@ -30,8 +30,8 @@
 //! before the write that Redis notifies of. So nothing is announced that was refused, and an
 //! announcement precedes the keyspace event of the same change.
 //!
-//! **Failure** (`connection`, `reconcile`). Every command has a limit; what it did is unknown
-//! after it. After a reconnect or a lag, when another node takes over the keyspace events, and
+//! **Failure** (`connection`, `lost`, `reconcile`). Every command has a limit. A change whose answer is
+//! lost runs once more within it, and recognises what its first run did. After a reconnect or a lag, when another node takes over the keyspace events, and
 //! regularly, each node compares the clients of its sockets with Redis.
 
 mod config;
@@ -42,6 +42,7 @@ mod expiry;
 mod hints;
 mod keys;
 mod lease;
+mod lost;
 mod near_cache;
 mod prepare;
 mod pubsub;
@@ -265,7 +266,10 @@ impl RedisBackend {
 async fn publish(context: Arc<Context>, mut queue: mpsc::Receiver<u64>) {
     while let Some(cleared) = queue.recv().await {
         let text = pubsub::message::cleanup(cleared, &context.config.node);
-        if let Err(error) = context.announce(context.keys.all_nodes(), text).await {
+        // Once: each would be another event.
+        let redis = context.commands.pool.next_connected();
+        let text = script::argument::bytes(text);
+        if let Err(error) = redis.publish::<(), _, _>(context.keys.all_nodes(), text).await {
             tracing::warn!(%error, "a cleanup could not be told");
         }
     }

@@ -6,6 +6,8 @@ use super::context::Context;
 use super::expiry::probe::probe_and_clean;
 use super::hints::hint::{Hint, Only};
 use super::hints::{self, pointer};
+use super::lease::give_back::given_back;
+use super::lost::{self, LEASE_LOST, OTHER};
 use super::near_cache::Look;
 use super::prepare::{Prepared, prepare};
 use super::pubsub::message;
@@ -16,15 +18,16 @@ use crate::backend::redis::script::reply::Reply;
 use crate::backend::{
     Commit, Committed, Create, Created, DestroyTarget, LeaseToken, Loaded, NewId,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, DestroyReason, Generation, MaxAge, Record, SessionId};
 
 /// What the scripts of a write answer.
 const WRITTEN: i64 = 1;
-const OTHER: i64 = 2;
 const MISSING: i64 = 3;
-const LEASE_LOST: i64 = 4;
 const OVER: i64 = 6;
+
+/// How often a client's session may be replaced while it is to be ended.
+const REPLACED: usize = 32;
 
 // ---- reading -------------------------------------------------------------------------
 
@@ -186,6 +189,15 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
                 copied?;
                 return Ok(Created::New(record));
             }
+            // An earlier run of this, whose answer was lost, created it.
+            6 => {
+                if let Some(record) = live(context, client, reply.record(client)?, followed).await?
+                {
+                    hints::set(context, lost::hints(&record), false).await;
+                    copied.and_then(|()| lost::copied(&context.commands))?;
+                    return Ok(Created::New(record));
+                }
+            }
             2 => {
                 if let Some(record) = live(context, client, reply.record(client)?, followed).await?
                 {
@@ -250,8 +262,9 @@ async fn commit_any(
     put_number(&mut request, commit.version.unwrap_or(0), 5);
     put_max_age(&mut request, mode);
     request.push(u8::from(released.is_some()));
+    let new_session = SessionId::generate();
     if let Some(new_id) = commit.new_id {
-        request.extend_from_slice(SessionId::generate().as_str().as_bytes());
+        request.extend_from_slice(new_session.as_str().as_bytes());
         let from = if let NewId::Renew { from } = new_id { Some(from) } else { None };
         request.push(u8::from(from.is_none()));
         put_generation(&mut request, Generation::random());
@@ -267,6 +280,15 @@ async fn commit_any(
     let script = &context.commands.scripts.commit;
     let (reply, copied) =
         context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
+    if reply.repeated && reply.status != WRITTEN {
+        let ran = lost::ran(context, &commit, &reply, Some(&new_session));
+        if let Some(record) = Box::pin(ran).await? {
+            hints::set(context, lost::hints(&record), false).await;
+            written(context, &commit, &record, followed).await;
+            copied.and_then(|()| lost::copied(&context.commands))?;
+            return Ok(Committed::Written(record));
+        }
+    }
     match reply.status {
         WRITTEN => {
             context.commands.observe(&reply);
@@ -280,7 +302,7 @@ async fn commit_any(
             let retired = reply.previous().map(Hint::Retire);
             let hints = pointer(&record, &reply).chain(retired).chain(earlier);
             hints::set(context, hints, copied.is_ok()).await;
-            written(context, &commit, &record, followed);
+            written(context, &commit, &record, followed).await;
             copied?;
             Ok(Committed::Written(record))
         }
@@ -319,8 +341,15 @@ async fn write(
     };
     let (reply, copied) = context.commands.change(script, keys, arguments).await?;
     if reply.status == WRITTEN {
-        written(context, commit, &record, followed);
+        written(context, commit, &record, followed).await;
         copied?;
+        return Ok(Some(Committed::Written(record)));
+    }
+    if reply.repeated
+        && let Some(record) = Box::pin(lost::ran(context, commit, &reply, None)).await?
+    {
+        written(context, commit, &record, followed).await;
+        copied.and_then(|()| lost::copied(&context.commands))?;
         return Ok(Some(Committed::Written(record)));
     }
     match Box::pin(refused(context, commit, &reply, followed)).await? {
@@ -329,9 +358,9 @@ async fn write(
     }
 }
 
-fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) {
+async fn written(context: &Context, commit: &Commit, record: &Record, followed: bool) {
     if let Some(lease) = commit.lease.filter(|_| commit.release) {
-        context.leases.done(&commit.client, lease, context.config.lease_duration);
+        given_back(context, &commit.client, lease).await;
     }
     context.wrote(record, followed);
 }
@@ -389,7 +418,7 @@ pub(super) async fn touch(
 
 pub(super) async fn destroy(context: &Context, target: DestroyTarget) -> Result<bool> {
     let (client, what) = match target {
-        DestroyTarget::Client(client) => (client, End::default()),
+        DestroyTarget::Client(client) => return destroy_any(context, &client).await,
         DestroyTarget::Generation(client, generation) => {
             (client, End { generation: Some(generation), ..End::default() })
         }
@@ -402,6 +431,23 @@ pub(super) async fn destroy(context: &Context, target: DestroyTarget) -> Result<
         },
     };
     end(context, &client, DestroyReason::Destroyed, what).await
+}
+
+/// Ends the client's session that is there now: a second run for a lost answer must not end the next
+/// one.
+async fn destroy_any(context: &Context, client: &ClientId) -> Result<bool> {
+    for _ in 0..REPLACED {
+        let Some(record) = client_record(context, client).await? else {
+            // It may be that nobody has announced the end of the last one.
+            let none = End { generation: Some(Generation::random()), ..End::default() };
+            return end(context, client, DestroyReason::Destroyed, none).await;
+        };
+        let this = End { generation: Some(record.generation), ..End::default() };
+        if end(context, client, DestroyReason::Destroyed, this).await? {
+            return Ok(true);
+        }
+    }
+    Err(Error::new(ErrorKind::Busy, "the client's session was replaced again and again"))
 }
 
 async fn end(
@@ -420,25 +466,27 @@ async fn end(
         what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
         bytes(generation),
         what.lease.map(LeaseToken::text).unwrap_or_default().into(),
+        // Who ends it, among all that may.
+        LeaseToken::random().text().into(),
     ];
     let script = &context.commands.scripts.destroy;
-    let (reply, copied) =
-        context.commands.change(script, context.keys_of(client, "mlq"), arguments).await?;
+    let keys = context.keys_of(client, "mlq");
+    let (reply, copied) = context.commands.change(script, keys, arguments).await?;
     // Whatever came of it: what is here may be older.
     context.forget(client);
     match reply.status {
-        1 => {
+        1 | 5 => {
             if let Some(lease) = what.lease {
-                context.leases.done(client, lease, context.config.lease_duration);
+                given_back(context, client, lease).await;
             }
             let id = reply.session(0);
-            hints::set(
-                context,
-                id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]),
-                true,
-            )
-            .await;
+            let hints = id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]);
+            hints::set(context, hints, true).await;
             copied?;
+            // An earlier run of this, whose answer was lost, ended it.
+            if reply.status == 5 {
+                lost::copied(&context.commands)?;
+            }
             Ok(true)
         }
         0 => Ok(false),
@@ -453,7 +501,7 @@ pub(super) async fn notify_set(context: &Context, session: &SessionId, is_new: b
     let Some(client) = hints::client_of(context, session).await? else { return Ok(()) };
     let arguments = vec![context.who(&client), session.as_str().into(), i64::from(is_new).into()];
     let keys = vec![context.keys.record(&client)];
-    context.commands.run(&context.commands.scripts.notify, keys, arguments).await.map(drop)
+    context.commands.run_once(&context.commands.scripts.notify, keys, arguments).await.map(drop)
 }
 
 pub(super) async fn notify_destroy(context: &Context, session: &SessionId) -> Result<()> {

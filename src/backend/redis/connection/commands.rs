@@ -4,20 +4,21 @@ use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use fred::clients::WithOptions;
 use fred::prelude::*;
 use fred::types::Key;
 use tokio::time::Instant;
 
+use crate::backend::redis::connection::again::{
+    Again, PAUSE, by_digest, is_moving, is_unknown_script, run_once,
+};
 use crate::backend::redis::connection::clock::RedisClock;
 use crate::backend::redis::connection::replication::{ReplicatedPool, Sent};
-use crate::backend::redis::error::{Answered, failed};
+use crate::backend::redis::error::{Answered, failed, is_lost, is_timeout, is_unsent};
 use crate::backend::redis::script::argument::millis;
 use crate::backend::redis::script::reply::Reply;
 use crate::backend::redis::script::{Script, Scripts};
 use crate::error::Result;
-
-/// Between two tries while a slot is moved.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A pool of connections, and the clock on their other side.
 #[derive(Debug)]
@@ -31,15 +32,6 @@ pub(crate) struct Commands {
     pub(crate) clustered: bool,
     /// How long an answer may take.
     pub(crate) timeout: Duration,
-}
-
-fn is_unknown_script(error: &fred::error::Error) -> bool {
-    error.details().starts_with("NOSCRIPT")
-}
-
-/// Redis refused this since the slot lives elsewhere, for good or for its other half of the keys.
-fn is_moving(error: &fred::error::Error) -> bool {
-    error.details() == "Too many redirections." || error.details().starts_with("TRYAGAIN")
 }
 
 /// Which of so many connections the keys with this key's hash tag take.
@@ -58,65 +50,65 @@ impl Commands {
         !self.clustered && self.replicated.is_none()
     }
 
-    /// Asks Redis. In a cluster, a question that was refused since its slot is being moved, or has
-    /// been, is asked again for as long as an answer may take: it did nothing.
-    pub(crate) async fn with_retry<T, F>(&self, ask: impl Fn(Client) -> F) -> Answered<T>
-    where
-        F: Future<Output = Answered<T>>,
-    {
-        self.with_retry_at(self.pool.next(), ask).await
-    }
-
-    /// [`ask`](Self::ask) on one client: its connections are the ones that learn of a move.
-    async fn with_retry_at<T, F>(&self, client: &Client, ask: impl Fn(Client) -> F) -> Answered<T>
+    /// Asks Redis something that may be asked twice. A lost connection costs no answer then, and in a
+    /// cluster, a question that was refused since its slot is being moved, or has been, is asked again
+    /// for as long as an answer may take: it did nothing.
+    pub(crate) async fn with_retry<T, F>(
+        &self,
+        ask: impl Fn(WithOptions<Client>) -> F,
+    ) -> Answered<T>
     where
         F: Future<Output = Answered<T>>,
     {
         let begun = Instant::now();
-        match ask(client.clone()).await {
+        let client = self.pool.next_connected();
+        match ask(client.with_options(&Options::default())).await {
             // What is rare has a box of its own, here and elsewhere: it would be a part of the future
             // of every command.
-            Err(error) if self.clustered && is_moving(&error) => {
-                Box::pin(self.ask_again(client, ask, begun + self.timeout, error)).await
+            Err(error) if self.may_repeat(&error) => {
+                let again = self.again(begun, error);
+                Box::pin(again.ask(client, ask)).await
             }
             answered => answered,
         }
     }
 
-    async fn ask_again<T, F>(
-        &self,
-        client: &Client,
-        ask: impl Fn(Client) -> F,
-        deadline: Instant,
-        mut error: fred::error::Error,
-    ) -> Answered<T>
-    where
-        F: Future<Output = Answered<T>>,
-    {
-        while Instant::now() < deadline {
-            tokio::time::sleep(PAUSE).await;
-            match ask(client.clone()).await {
-                Err(again) if is_moving(&again) => error = again,
-                answered => return answered,
-            }
-        }
-        Err(error)
+    fn again(&self, begun: Instant, error: fred::error::Error) -> Again {
+        let Self { clustered, timeout, .. } = *self;
+        Again { clustered, timeout, deadline: begun + timeout, error }
+    }
+
+    /// Whether a command that failed like this, and may run twice, is worth another try.
+    fn may_repeat(&self, error: &fred::error::Error) -> bool {
+        is_unsent(error)
+            || (is_lost(error) && !is_timeout(error))
+            || (self.clustered && is_moving(error))
     }
 
     /// The connection for the scripts of a client. All of them take the same one, for connections
     /// keep no order between them: the release of a lease whose caller went away would overtake its
-    /// acquire, and the lease would stay for as long as it lasts.
+    /// acquire, and the lease would stay for as long as it lasts. So they wait for it while it is
+    /// being made again.
     fn lane(&self, keys: &[Key]) -> &Client {
         let clients = self.pool.clients();
         let lane = keys.first().and_then(|key| clients.get(lane_of(key.as_bytes(), clients.len())));
-        match lane {
-            Some(lane) if lane.is_connected() => lane,
-            _ => self.pool.next(),
-        }
+        lane.unwrap_or_else(|| self.pool.next_connected())
     }
 
-    /// Runs a script, and loads it if Redis does not know it: at first, after a restart, or after
-    /// a flush of the script cache.
+    /// A connection for what needs no order: this one, if it is there.
+    fn or_another<'a>(&'a self, lane: &'a Client) -> &'a Client {
+        if lane.is_connected() { lane } else { self.pool.next_connected() }
+    }
+
+    /// A connection that works as far as is known, and if possible is another one than this.
+    fn another<'a>(&'a self, than: &'a Client) -> &'a Client {
+        let mut clients = self.pool.clients().iter();
+        let other = clients.find(|client| client.id() != than.id() && client.is_connected());
+        other.unwrap_or(than)
+    }
+
+    /// Runs a script that may run twice, and loads it if Redis does not know it: at first, after a
+    /// restart, or after a flush of the script cache. If its connection is lost it runs once more.
     ///
     /// Each is one write to the connection: the client library flushes after every script. Clones of
     /// keys and arguments are counted references.
@@ -126,47 +118,87 @@ impl Commands {
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<Reply> {
+        let begun = Instant::now();
         let lane = self.lane(&keys);
-        // Not by `with_retry_at`, whose future would hold this one twice.
+        // Not by `with_retry`, whose future would hold this one twice.
         let value = match lane.evalsha(script.digest.clone(), keys.clone(), arguments.clone()).await
         {
-            Err(error) if is_unknown_script(&error) || (self.clustered && is_moving(&error)) => {
-                Box::pin(self.run_again(lane, script, keys, arguments)).await
+            Err(error) if is_unknown_script(&error) || self.may_repeat(&error) => {
+                let again = self.again(begun, error);
+                return Box::pin(again.run(lane, script, keys, arguments)).await;
             }
             ran => ran,
         };
-        let reply = Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)?;
-        Ok(reply)
+        Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)
     }
 
-    async fn run_again(
+    /// Runs a script that must not run twice.
+    pub(crate) async fn run_once(
         &self,
-        lane: &Client,
         script: &Script,
         keys: Vec<Key>,
         arguments: Vec<Value>,
-    ) -> Answered<Value> {
-        self.with_retry_at(lane, |client| {
-            let (keys, arguments) = (keys.clone(), arguments.clone());
-            // Nothing ran: an `EVAL` runs it and loads it, wherever its slot is.
-            async move { client.eval(script.text.clone(), keys, arguments).await }
-        })
-        .await
+    ) -> Result<Reply> {
+        let lane = self.lane(&keys);
+        let limit = Instant::now() + self.timeout;
+        let value = run_once(lane, script, &keys, &arguments, limit).await;
+        Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)
     }
 
     /// Runs a script that changes a session. Whether enough replicas have what it wrote is said
     /// beside its answer, for what goes with the change is to be done in any case: the change is
     /// made.
+    ///
+    /// If its answer is lost it runs once more, within the same time. A script of a change finds out
+    /// by what it is given whether it ran before, and does nothing then; the reply says that it was
+    /// [repeated](Reply::repeated).
     pub(crate) async fn change(
         &self,
         script: &Script,
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<(Reply, Result<()>)> {
-        match &self.replicated {
-            None => Ok((self.run(script, keys, arguments).await?, Ok(()))),
-            Some(replicated) => {
-                Box::pin(self.change_replicated(replicated, script, keys, arguments)).await
+        if let Some(replicated) = &self.replicated {
+            return Box::pin(self.change_on_replicas(replicated, script, keys, arguments)).await;
+        }
+        let begun = Instant::now();
+        let lane = self.lane(&keys);
+        // Half of the time is kept for finding out what became of it.
+        let options = Options { timeout: Some(self.timeout / 2), ..Options::default() };
+        let sent = lane.with_options(&options);
+        let value = match by_digest(&sent, script, &keys, &arguments).await {
+            Err(error)
+                if is_unknown_script(&error) || self.may_repeat(&error) || is_lost(&error) =>
+            {
+                let again = self.again(begun, error);
+                return Box::pin(again.change([lane, self.another(lane)], script, keys, arguments))
+                    .await;
+            }
+            ran => ran,
+        };
+        Ok((Reply::new(script.name, value.map_err(|e| failed(script.name, e))?)?, Ok(())))
+    }
+
+    async fn change_on_replicas(
+        &self,
+        replicated: &ReplicatedPool,
+        script: &Script,
+        keys: Vec<Key>,
+        arguments: Vec<Value>,
+    ) -> Result<(Reply, Result<()>)> {
+        let deadline = Instant::now() + self.timeout;
+        let mut repeated = false;
+        loop {
+            let (keys, arguments) = (keys.clone(), arguments.clone());
+            match self.change_replicated(replicated, script, keys, arguments).await? {
+                Ok((reply, copied)) => return Ok((reply.after(repeated), copied)),
+                Err(error) if is_unsent(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) if !repeated && is_lost(&error) && Instant::now() < deadline => {
+                    repeated = true;
+                }
+                Err(error) => return Err(failed(script.name, error)),
             }
         }
     }
@@ -177,26 +209,46 @@ impl Commands {
         script: &Script,
         keys: Vec<Key>,
         arguments: Vec<Value>,
-    ) -> Result<(Reply, Result<()>)> {
+    ) -> Result<Answered<(Reply, Result<()>)>> {
         let connection = replicated.connection().await?;
-        let ran = self.with_retry_at(&connection.client, |client| {
+        let ran = self.until_settled(|| {
+            let client = &connection.client;
             let mut parts: Vec<Value> = vec![(keys.len() as i64).into()];
             parts.extend(keys.iter().cloned().map(Value::from));
             parts.extend(arguments.iter().cloned());
             let (digest, key) = (script.digest.clone().into(), keys[0].clone());
             async move {
                 let by_digest = [vec![digest], parts.clone()].concat();
-                match replicated.send(&client, "EVALSHA", &key, by_digest).await {
+                match replicated.send(client, "EVALSHA", &key, by_digest).await {
                     Err(error) if is_unknown_script(&error) => {
                         let whole = [vec![script.text.clone().into()], parts].concat();
-                        replicated.send(&client, "EVAL", &key, whole).await
+                        replicated.send(client, "EVAL", &key, whole).await
                     }
                     ran => ran,
                 }
             }
         });
-        let (answer, waited): Sent = ran.await.map_err(|e| failed(script.name, e))?;
-        Ok((Reply::new(script.name, answer)?, replicated.check_replicas(waited)))
+        let (answer, waited): Sent = match ran.await {
+            Ok(sent) => sent,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(Ok((Reply::new(script.name, answer)?, replicated.check_replicas(waited))))
+    }
+
+    /// Asks again in a cluster while the slot is being moved.
+    async fn until_settled<T, F>(&self, ask: impl Fn() -> F) -> Answered<T>
+    where
+        F: Future<Output = Answered<T>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match ask().await {
+                Err(error) if self.clustered && is_moving(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Sets a key, and waits for replicas if a change needs it.
@@ -217,9 +269,9 @@ impl Commands {
         let connection = replicated.connection().await?;
         let parts: Vec<Value> = vec![key.into(), value.into(), "PX".into(), life.into()];
         let key = &Key::from(key);
-        let set = self.with_retry_at(&connection.client, |client| {
-            let parts = parts.clone();
-            async move { replicated.send(&client, "SET", key, parts).await }
+        let set = self.until_settled(|| {
+            let (client, parts) = (&connection.client, parts.clone());
+            async move { replicated.send(client, "SET", key, parts).await }
         });
         let (_, waited) = set.await.map_err(|e| failed("SET", e))?;
         replicated.check_replicas(waited)
@@ -234,14 +286,26 @@ impl Commands {
     /// What is stored at a record's key; `Null` if there is nothing. Something else than a string is
     /// no text.
     pub(crate) async fn stored(&self, key: Key) -> Result<Value> {
-        let lane = self.lane(std::slice::from_ref(&key));
-        let read = match lane.get(key.clone()).await {
-            Err(error) if self.clustered && is_moving(&error) => {
-                let again = self.with_retry_at(lane, |client| {
+        let client = self.or_another(self.lane(std::slice::from_ref(&key)));
+        self.stored_by(client, key).await
+    }
+
+    /// [`stored`](Self::stored), asked over another connection than scripts take, which may be silent.
+    pub(crate) async fn stored_elsewhere(&self, key: Key) -> Result<Value> {
+        let client = self.another(self.lane(std::slice::from_ref(&key)));
+        self.stored_by(client, key).await
+    }
+
+    async fn stored_by(&self, client: &Client, key: Key) -> Result<Value> {
+        let begun = Instant::now();
+        let read = match client.get(key.clone()).await {
+            Err(error) if self.may_repeat(&error) => {
+                let again = self.again(begun, error);
+                let get = |client: WithOptions<Client>| {
                     let key = key.clone();
                     async move { client.get(key).await }
-                });
-                Box::pin(again).await
+                };
+                Box::pin(again.ask(client, get)).await
             }
             read => read,
         };

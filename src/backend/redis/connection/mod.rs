@@ -1,5 +1,6 @@
 //! Connections to Redis: how they are made, checked, monitored, and how a command is sent.
 
+mod again;
 pub(super) mod clock;
 pub(super) mod commands;
 pub(super) mod connect;

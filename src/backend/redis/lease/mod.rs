@@ -1,12 +1,12 @@
 //! Leases: first the line of this node, then the one of all nodes, where each node has one entry.
 
+pub(super) mod give_back;
 pub(super) mod waiters;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::Value;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backend::lease_queue;
@@ -18,6 +18,7 @@ use crate::backend::redis::sessions;
 use crate::backend::{Acquired, LeaseToken};
 use crate::error::Result;
 use crate::session::{ClientId, Record};
+use give_back::give_back;
 use waiters::Turn;
 
 /// A waiter looks again this much after the owner's lease has run out.
@@ -66,8 +67,8 @@ pub(super) async fn acquire(
     leave.lease = Some(lease);
     // This node's line stands still as long as we wait in the other one.
     line.renew(lease, wait + length);
-    let (sender, mut granted) = oneshot::channel();
-    context.leases.tokens().insert(lease.text(), Turn::Waiting(sender));
+    let mut granted = context.leases.grant_of(lease);
+    let mut gaps = context.leases.gaps();
     leave.asked = true;
     let record = loop {
         let begun = Instant::now();
@@ -86,10 +87,13 @@ pub(super) async fn acquire(
         };
         tokio::select! {
             biased;
-            grant = &mut granted => match grant {
-                Ok(()) => break sessions::client_record(context, client).await?,
-                Err(_) => return Err(closed()),
-            },
+            grant = &mut granted => {
+                grant.map_err(|_| closed())?;
+                // Asking again reads the session, and makes sure of the lease: the grant may be old.
+                granted = context.leases.grant_of(lease);
+            }
+            // A grant may have been missed. The sender lives as long as the backend.
+            _ = gaps.changed() => {}
             () = tokio::time::sleep_until(check.min(deadline)) => {
                 if Instant::now() >= deadline {
                     return Err(lease_queue::timed_out(wait));
@@ -117,8 +121,13 @@ async fn try_acquire(
         client.as_str().into(),
     ];
     let followed = context.view.follows(client);
-    let keys = context.keys_of(client, "lq");
-    let reply = context.commands.run(&context.commands.scripts.acquire, keys, arguments).await?;
+    let keys = context.keys_of(client, "lqx");
+    let acquire = &context.commands.scripts.acquire;
+    let reply = context.commands.run(acquire, keys, arguments).await;
+    if reply.as_ref().map_or(true, |reply| reply.repeated) {
+        context.leases.note_sent_twice(lease);
+    }
+    let reply = reply?;
     Ok(match reply.status {
         1 => Answer::Granted(match reply.record(client)? {
             Stored::Live(record) => {
@@ -137,9 +146,9 @@ async fn try_acquire(
             let left = u64::try_from(reply.number(0).unwrap_or(0)).unwrap_or(0);
             Answer::Queued(Duration::from_millis(left))
         }
-        4 => {
-            return Err(lease_queue::busy(context.config.lease_queue_limit));
-        }
+        4 => return Err(lease_queue::busy(context.config.lease_queue_limit)),
+        // Whoever asked for it has gone.
+        5 => return Err(closed()),
         _ => return Err(reply.unexpected()),
     })
 }
@@ -158,26 +167,17 @@ pub(super) async fn renew(context: &Context, client: &ClientId, lease: LeaseToke
 
 /// Gives a lease back, or leaves the line, beside whatever the caller does next.
 pub(super) fn release(context: &Arc<Context>, client: &ClientId, lease: LeaseToken) {
-    context.leases.done(client, lease, context.config.lease_duration);
-    give_back(context, client, lease.text());
+    let again = context.leases.done(client, lease, context.config.lease_duration);
+    spawn_give_back(context, client, lease.text(), again);
 }
 
-fn give_back(context: &Arc<Context>, client: &ClientId, token: String) {
+fn spawn_give_back(context: &Arc<Context>, client: &ClientId, token: String, again: bool) {
     if context.tasks.is_closed() && context.tasks.is_empty() {
         // It runs out by itself: there is no connection any more.
         return;
     }
     let (context, client) = (context.clone(), *client);
-    context.clone().tasks.spawn(async move {
-        let keys = context.keys_of(&client, "lq");
-        let arguments: Vec<Value> =
-            vec![token.into(), context.instance.as_str().into(), client.as_str().into()];
-        if let Err(error) =
-            context.commands.run(&context.commands.scripts.release, keys, arguments).await
-        {
-            tracing::debug!(%error, "a lease was not given back and runs out by itself");
-        }
-    });
+    context.clone().tasks.spawn(async move { give_back(&context, &client, token, again).await });
 }
 
 /// Redis granted a lease to one who waits here.
@@ -197,7 +197,7 @@ pub(super) fn granted(context: &Arc<Context>, message: &str) {
         None => {
             drop(tokens);
             if let Ok(client) = ClientId::parse(client) {
-                give_back(context, &client, token.to_owned());
+                spawn_give_back(context, &client, token.to_owned(), false);
             }
         }
     }

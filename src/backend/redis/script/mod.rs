@@ -70,7 +70,7 @@ scripts! {
     probe(Record): time record message mapping;
     acquire(Record): time mapping message lease;
     renew(Record): mapping message;
-    release(Record): mapping message lease;
+    release(Record): time mapping message lease;
     notify(Record): time record message;
     schedule(Sweep): time hints;
     claim_due(Sweep): time leader;

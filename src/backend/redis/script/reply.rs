@@ -14,6 +14,8 @@ use crate::session::{ClientId, Record, SessionData, SessionId};
 pub(crate) struct Reply {
     script: &'static str,
     pub(crate) status: i64,
+    /// The answer of an earlier run was lost: what this one found may be that one's work.
+    pub(crate) repeated: bool,
     rest: Vec<Value>,
 }
 
@@ -30,7 +32,11 @@ impl Reply {
         let status =
             rest.first().and_then(Value::as_i64).ok_or_else(|| odd(script, "no status"))?;
         rest.remove(0);
-        Ok(Self { script, status, rest })
+        Ok(Self { script, status, repeated: false, rest })
+    }
+
+    pub(crate) fn after(self, repeated: bool) -> Self {
+        Self { repeated, ..self }
     }
 
     pub(crate) fn unexpected(&self) -> Error {

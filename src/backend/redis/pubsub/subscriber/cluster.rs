@@ -13,7 +13,6 @@ use tokio::time::MissedTickBehavior;
 use super::Subscriber;
 use super::subscribe::PAUSE;
 use super::topology::Topology;
-use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 use Subscription::{Kept, Left};
 
@@ -141,7 +140,7 @@ impl Subscriber {
                 Ok(news) => {
                     // Whatever was sent in between is lost.
                     if news.announcements {
-                        self.context.view.apply(Input::Gap);
+                        self.context.missed_messages();
                     }
                     if news.keys {
                         self.context.request_comparison().await;

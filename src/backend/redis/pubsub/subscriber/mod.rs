@@ -104,8 +104,7 @@ impl Subscriber {
 
     fn on_lag(&self, count: u64) {
         tracing::warn!(count, "this node fell behind Redis; comparing");
-        self.context.missed_announcements();
-        self.context.view.apply(Input::Gap);
+        self.context.missed_messages();
     }
 
     /// `last` is the message before, if it came by a channel's own subscription.

@@ -14,7 +14,6 @@ use super::Subscriber;
 use crate::backend::redis::KeyspaceEvents;
 use crate::backend::redis::error::failed;
 use crate::backend::redis::pubsub::keyspace_events;
-use crate::backend::redis::view::Input;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A message that has not come for this long is sent again.
@@ -73,7 +72,7 @@ impl Subscriber {
                         tokio::time::sleep(PAUSE).await;
                     }
                     // Whatever was sent in between is lost.
-                    self.context.view.apply(Input::Gap);
+                    self.context.missed_messages();
                     if *turns.borrow_and_update() {
                         self.take_turn().await;
                     }

@@ -1,11 +1,16 @@
 -- Takes a client's lease and reads its session, or queues.
 -- KEYS: s. ARGV: token, instance, wait ms, cid.
 -- Returns {1, now, record} or {2, now} (granted, with or without a session), {3, ms until the
--- owner's lease ends} (queued), {4} (too many wait). Calling again with the same token is safe.
+-- owner's lease ends} (queued), {4} (too many wait) or {5} (the token was given back before). Calling
+-- again with the same token is safe, and extends its lease.
 local s, token, instance, cid = KEYS[1], ARGV[1], ARGV[2], ARGV[4]
 local base = string.sub(s, 1, -2)
 local l, q = base .. 'l', base .. 'q'
 local me = token .. '|' .. instance
+-- Its release came by another way, and was faster.
+if redis.pcall('SISMEMBER', base .. 'x', token) == 1 then
+  return { 5 }
+end
 local function take()
   -- Takes no memory, so that a lease can be had while Redis is full: ending a session needs one.
   redis.call('PEXPIRE', l, LEASE)
@@ -38,6 +43,7 @@ if not owner then
   end
 end
 if owner == token then
+  redis.call('PEXPIRE', l, LEASE)
   local raw = redis.pcall('GET', s)
   if type(raw) == 'string' then
     return { 1, now(), raw }

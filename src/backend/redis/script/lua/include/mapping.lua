@@ -1,6 +1,6 @@
 -- The mapping `m` names a client's session: generation and id. It lives longer than the record, so
--- that an end can still be named. The step that announces an end appends "!", so that each end is
--- announced once; where a page of ends is announced in one step, they are put into the set of
+-- that an end can still be named. The step that announces an end appends "!", and who ends it if that
+-- is asked for later, so that each end is announced once; where a page of ends is announced in one step, they are put into the set of
 -- tombstones instead, from where `flush_tombstones` marks the mappings soon after.
 
 local EXPIRED, EXTERNAL = 1, 5
@@ -20,11 +20,11 @@ local function text_at(key)
 end
 
 -- Announces an end and marks it. The first write takes no memory: see the page in `mod.rs`.
-local function publish_destroy(s, who, reason, gen, sid)
+local function publish_destroy(s, who, reason, gen, sid, by)
   local m = mapping_of(s)
   redis.call('PEXPIRE', m, GRACE)
   publish_end(who, reason, gen, sid)
-  redis.call('SET', m, gen .. sid .. '!', 'PX', GRACE)
+  redis.call('SET', m, gen .. sid .. '!' .. (by or ''), 'PX', GRACE)
 end
 
 -- Announces the end of a session whose record is gone, unless that was done. Returns its id.
