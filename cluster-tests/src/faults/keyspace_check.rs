@@ -104,7 +104,7 @@ impl Keyspace {
             match self.mappings.get(client) {
                 Some((mapped, false)) if mapped == session => {}
                 other => {
-                    found.push(format!("{client} has {session}, and its mapping says {other:?}"))
+                    found.push(format!("{client} has {session}, and its mapping says {other:?}"));
                 }
             }
             // Behind the generation, in hexadecimal.
