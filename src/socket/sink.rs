@@ -15,7 +15,7 @@ use crate::bridge::{Message, SinkError, SocketSink};
 
 /// How long a socket may take from being attached to being connected: the application's own middleware
 /// may run in between.
-const CONNECTING: Duration = Duration::from_secs(30);
+const CONNECTING: Duration = Duration::from_secs(20);
 
 /// Whether a socket is there. Its middleware runs before it is in its namespace, and socketioxide tells
 /// the client that it is connected a moment before it says so of the socket: a quick first event would
