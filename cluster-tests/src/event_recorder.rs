@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -96,7 +96,7 @@ impl RecordedEvent {
 /// Everything that a node has told since the recorder began. The node needs `--probes`.
 #[derive(Debug)]
 pub struct EventRecorder {
-    told: Arc<Mutex<Vec<RecordedEvent>>>,
+    told: Arc<Mutex<Vec<(Instant, RecordedEvent)>>>,
     connection: TcpStream,
 }
 
@@ -125,7 +125,7 @@ impl EventRecorder {
                     continue;
                 }
                 match RecordedEvent::read(&line) {
-                    Some(event) => note.lock().unwrap().push(event),
+                    Some(event) => note.lock().unwrap().push((Instant::now(), event)),
                     None => eprintln!("a node told something unknown: {line}"),
                 }
             }
@@ -139,6 +139,14 @@ impl EventRecorder {
     /// # Panics
     /// Never.
     pub fn told(&self) -> Vec<RecordedEvent> {
+        self.told.lock().unwrap().iter().map(|(_, event)| event.clone()).collect()
+    }
+
+    /// [`told`](Self::told), and when each arrived here.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn told_at(&self) -> Vec<(Instant, RecordedEvent)> {
         self.told.lock().unwrap().clone()
     }
 
@@ -147,8 +155,9 @@ impl EventRecorder {
     /// # Panics
     /// Never.
     pub fn of(&self, session: &str) -> Vec<RecordedEvent> {
-        let told = self.told.lock().unwrap();
-        told.iter().filter(|event| event.session() == Some(session)).cloned().collect()
+        let mut told = self.told();
+        told.retain(|event| event.session() == Some(session));
+        told
     }
 
     /// Waits until a session's end was told, and returns its reason.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::event_recorder::RecordedEvent;
+
 /// What came of an act, as far as the client can know.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // of the fields: the session's id and the count
@@ -38,6 +40,22 @@ struct Entry {
     begun: Instant,
     done: Instant,
     outcome: WriteOutcome,
+}
+
+impl Entry {
+    /// Whether the session was there when this began, after that time.
+    fn finds_after(&self, at: Instant) -> bool {
+        let found =
+            matches!(self.outcome, WriteOutcome::Read { .. } | WriteOutcome::Counted { .. });
+        found && self.begun > at
+    }
+
+    fn may_change(&self) -> bool {
+        matches!(
+            self.outcome,
+            WriteOutcome::Counted { .. } | WriteOutcome::IndeterminateCounted { .. }
+        )
+    }
 }
 
 /// A record of acts by many clients on counters in sessions.
@@ -110,6 +128,37 @@ impl History {
     /// Never.
     pub fn lost(&self) -> usize {
         self.by_session().values().map(|entries| lost(entries)).sum()
+    }
+
+    /// What one node announced of these sessions although it did not happen: the end of one that was
+    /// found alive later, and more changes than there were acts that could have made them.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn phantoms(&self, told: &[(Instant, RecordedEvent)]) -> Vec<String> {
+        let sessions = self.by_session();
+        let mut found = Vec::new();
+        let mut changes: HashMap<&str, usize> = HashMap::new();
+        for (at, event) in told {
+            let Some(session) = event.session() else { continue };
+            // Begun by a request whose answer was lost: nobody knows anything of it.
+            let Some(entries) = sessions.get(session) else { continue };
+            if let RecordedEvent::Set { .. } = event {
+                *changes.entry(session).or_default() += 1;
+            } else if let Some(alive) = entries.iter().find(|entry| entry.finds_after(*at)) {
+                let outcome = &alive.outcome;
+                found.push(format!("the end of {session} was announced, and later {outcome:?}"));
+            }
+        }
+        for (session, announced) in changes {
+            let acts = sessions[session].iter().filter(|entry| entry.may_change()).count();
+            if announced > acts {
+                found.push(format!(
+                    "{session}: {announced} changes announced, {acts} acts made any"
+                ));
+            }
+        }
+        found
     }
 
     fn by_session(&self) -> BTreeMap<String, Vec<Entry>> {
@@ -240,6 +289,32 @@ mod tests {
             let history = history(acts);
             assert_eq!((history.problems(), history.lost()), (vec![], 0));
         }
+    }
+
+    fn announced(set: bool) -> (Instant, RecordedEvent) {
+        let [client, session, node] = ["c", "s", "n"].map(str::to_owned);
+        let event = match set {
+            true => {
+                let (previous, is_new, is_init) = (None, false, false);
+                RecordedEvent::Set { client, session, previous, is_new, is_init, node }
+            }
+            false => RecordedEvent::Destroy { client, session, reason: "expired".into(), node },
+        };
+        (Instant::now(), event)
+    }
+
+    #[test]
+    fn what_a_node_announces_has_happened() {
+        let history = history(&[counted(1), read(1), counted(2)]);
+        let (set, end) = (announced(true), announced(false));
+        let told = [set.clone(), set.clone(), end.clone()];
+        assert_eq!(history.phantoms(&told), Vec::<String>::new());
+        let found = history.phantoms(&[set.clone(), set.clone(), set]);
+        assert!(found.len() == 1 && found[0].contains("3 changes announced, 2 acts"), "{found:?}");
+        let begun = Instant::now();
+        history.note(begun, read(2));
+        let found = history.phantoms(&[end]);
+        assert!(found.len() == 1 && found[0].contains("later Read"), "{found:?}");
     }
 
     #[test]

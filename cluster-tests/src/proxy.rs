@@ -1,5 +1,6 @@
 //! A bad network between a node and Redis.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -65,6 +66,10 @@ struct State {
     mute: Vec<(u64, Loss)>,
     /// How many answers were lost.
     lost: usize,
+    /// Connections that have subscribed to something.
+    subscribers: HashSet<u64>,
+    /// Nothing goes through those.
+    holds_messages: bool,
     connections: Vec<(u64, TcpStream, TcpStream)>,
 }
 
@@ -84,6 +89,8 @@ impl Proxy {
             losing: None,
             mute: Vec::new(),
             lost: 0,
+            subscribers: HashSet::new(),
+            holds_messages: false,
             connections: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -163,6 +170,15 @@ impl Proxy {
         self.turn(Network::Stalled);
     }
 
+    /// Nothing goes through connections that have subscribed to something, until
+    /// [`heal`](Self::heal) delivers it. All others are good.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn hold_messages(&self) {
+        self.shared.state.lock().unwrap().holds_messages = true;
+    }
+
     /// Connections stay open and new ones are taken, but what is sent is lost.
     /// [`heal`](Self::heal) cuts them.
     ///
@@ -214,6 +230,7 @@ impl Proxy {
             state.cut();
         }
         state.network = network;
+        state.holds_messages &= network != Network::Whole;
         self.shared.changed.notify_all();
     }
 }
@@ -298,6 +315,9 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
+            if buffer[..count].windows(9).any(|word| word == b"SUBSCRIBE") {
+                self.state.lock().unwrap().subscribers.insert(id);
+            }
             let lost = match there {
                 true => self.state.lock().unwrap().loses_command(id, &buffer[..count]),
                 false => self.state.lock().unwrap().loses_answer(id),
@@ -324,7 +344,8 @@ impl Shared {
     /// Waits as long as the network says; whether the data goes on at all.
     fn passes(&self, id: u64, count: usize) -> bool {
         let mut state = self.state.lock().unwrap();
-        while state.network == Network::Stalled && !state.closed {
+        let held = |state: &State| state.holds_messages && state.subscribers.contains(&id);
+        while (state.network == Network::Stalled || held(&state)) && !state.closed {
             state = self.changed.wait(state).unwrap();
         }
         if id <= state.dead {

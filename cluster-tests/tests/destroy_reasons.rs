@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use axum_io_session::ClientId;
 use axum_io_session::backend::redis::{KeyspaceEvents, RedisBackend, RedisConfig};
-use axum_io_session::backend::{Backend, BackendConfig, Create, Created, DestroyTarget, Loaded};
+use axum_io_session::backend::{
+    Backend, BackendConfig, Commit, Committed, Create, Created, DestroyTarget, Loaded,
+};
 use axum_io_session::session::SessionData;
 use cluster_tests::{
-    Browser, Cluster, EventRecorder, PREFIX, Redis, RedisOptions, STAY, Socket, Sockets, until,
+    Browser, Cluster, EventRecorder, PREFIX, Redis, RedisCluster, RedisOptions, STAY, Socket,
+    Sockets, until,
 };
 use serde_json::{Value, json};
 
@@ -35,9 +38,10 @@ impl Watched {
         let redis = options.start();
         let cluster = Cluster::start(&redis, 3, flags);
         let recorders = cluster.nodes().iter().map(EventRecorder::follow).collect();
+        // Before the session begins, which may be a short one.
+        let sockets = Sockets::start();
         let browser = cluster.browser();
         let answer = browser.post("/session/inc").ok();
-        let sockets = Sockets::start();
         let sockets = cluster.urls().iter().map(|url| sockets.open(&browser, url)).collect();
         let client = answer.json["clientId"].as_str().unwrap().to_owned();
         let session = answer.session_id().unwrap().to_owned();
@@ -292,8 +296,15 @@ fn a_record_overwritten_by_redis_cli_ends_the_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_the_next_read_or_the_next_session_finds_is_external_and_not_expired() {
     let redis = Redis::start();
+    is_external(&redis.url(), |key| redis.cli(&["DEL", key])).await;
+    let cluster = RedisCluster::start();
+    let delete = |key: &str| cluster.servers()[cluster.primary_of(key)].cli(&["DEL", key]);
+    is_external(&cluster.url(), delete).await;
+}
+
+async fn is_external(url: &str, delete: impl Fn(&str) -> String) {
     // Nobody listens to Redis: what comes across it first announces it.
-    let place = RedisConfig::new(redis.url()).prefix(PREFIX).keyspace_events(KeyspaceEvents::Off);
+    let place = RedisConfig::new(url).prefix(PREFIX).keyspace_events(KeyspaceEvents::Off);
     let node = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
     let mut events = node.subscribe();
     let client = ClientId::generate();
@@ -310,7 +321,7 @@ async fn a_deletion_that_the_next_read_or_the_next_session_finds_is_external_and
     node.watch(&client).await.unwrap();
     for found_by in ["a read", "a logout", "the next session"] {
         let record = begun().await;
-        assert_eq!(redis.cli(&["DEL", &format!("{PREFIX}:{{{}}}:s", client.as_str())]), "1");
+        assert_eq!(delete(&format!("{PREFIX}:{{{}}}:s", client.as_str())), "1");
         match found_by {
             "a read" => {
                 let read = node.load(&[record.session_id], Some(&client)).await.unwrap();
@@ -321,8 +332,51 @@ async fn a_deletion_that_the_next_read_or_the_next_session_finds_is_external_and
             }
             _ => drop(begun().await),
         }
-        assert_eq!(next_end().await, "external", "{found_by}");
+        assert_eq!(next_end().await, "external", "{found_by}, {url}");
     }
     node.unwatch(&client);
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_life_was_shortened_and_ran_out_has_expired_and_is_not_external() {
+    let (redis, cluster) = (Redis::start(), RedisCluster::start());
+    for url in [redis.url(), cluster.url()] {
+        let place = RedisConfig::new(&url).prefix(PREFIX).keyspace_events(KeyspaceEvents::Off);
+        let node = RedisBackend::connect(place, BackendConfig::default()).await.unwrap();
+        let mut events = node.subscribe();
+        let client = ClientId::generate();
+        node.watch(&client).await.unwrap();
+        let record = match node.create(Create::new(client, SessionData::new())).await.unwrap() {
+            Created::New(record) => record,
+            other => panic!("{other:?}"),
+        };
+        let mut commit = Commit::new(&record, SessionData::new());
+        commit.max_age = Duration::from_secs(1).into();
+        assert!(matches!(node.commit(commit).await.unwrap(), Committed::Written(_)));
+        loop {
+            let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap();
+            if let Some(reason) = event.destroy_reason() {
+                assert_eq!(reason.as_str(), "expired", "{url}");
+                break;
+            }
+        }
+        node.unwatch(&client);
+        node.shutdown().await;
+    }
+}
+
+#[test]
+fn an_eviction_that_a_node_with_a_socket_reads_past_is_told_as_evicted() {
+    let options = RedisOptions::new().arguments(&["--maxmemory-policy", "volatile-ttl"]);
+    let watched = Watched::start(&options, &[]);
+    watched.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let reader = watched.browser.at(watched.cluster[2].url());
+    until("a read finds it gone", LIMIT, || {
+        reader.get("/session").json["session"].is_null().then_some(())
+    });
+    watched.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    for socket in &watched.sockets {
+        assert_eq!(socket.message("session:destroy", LIMIT)["reason"], "evicted");
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cluster_tests::Random;
-use cluster_tests::faults::{DeliveryCheck, Fault, LeakCheck, Testbed, Workload};
+use cluster_tests::faults::{DeliveryCheck, Fault, Keyspace, LeakCheck, Testbed, Workload};
 
 /// Longer than the time between two audits, with faults in between.
 const BOUND: Duration = Duration::from_secs(90);
@@ -16,6 +16,8 @@ const OLD: Duration = Duration::from_secs(5);
 /// How long a session lives that nobody writes any more: what nodes that were killed left behind
 /// goes then. Under load each is written all the time.
 const LIFE: Duration = Duration::from_secs(45);
+/// How long a lease lasts.
+const LEASE: Duration = Duration::from_secs(2);
 /// Load without faults at first: memory is compared with what is needed then.
 const WARM_UP: Duration = Duration::from_secs(15);
 
@@ -26,6 +28,8 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
     // Its data survives: all that is acknowledged has to be there.
     let life = format!("{}s", LIFE.as_secs());
     let mut testbed = Testbed::kept(&["--lease", "2s", "--max-age", &life]);
+    let lease = i64::try_from(LEASE.as_millis()).unwrap();
+    let mut keyspaces = 0;
     let mut growth = LeakCheck::idle(&testbed);
     let urls: Vec<String> = testbed.cluster.urls().into_iter().map(str::to_owned).collect();
     let workload =
@@ -47,6 +51,11 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
             *faults.entry(fault.name()).or_default() += 1;
             told.add(workload.settle(Instant::now(), BOUND, OLD));
             problems.extend(workload.close());
+            // Away, if it was what failed.
+            if let Some(keyspace) = Keyspace::of(testbed.redis()) {
+                keyspaces += 1;
+                problems.extend(keyspace.problems(lease));
+            }
         }
     });
     println!("{faults:#?}");
@@ -57,9 +66,18 @@ fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_
     problems.extend(workload.close());
     problems.extend(testbed.told_twice());
     problems.extend(workload.history.problems());
+    for told in testbed.told() {
+        problems.extend(workload.history.phantoms(&told));
+    }
+    // Nobody works any more: leases of before are orphans that run out.
+    std::thread::sleep(LEASE);
+    let keyspace = Keyspace::of(testbed.redis()).expect("all is well again");
+    problems.extend(keyspace.leases().map(|client| format!("{client}'s lease is still held")));
+    problems.extend(keyspace.problems(lease));
     problems.append(&mut told.problems);
     let totals = workload.history.totals();
-    println!("{totals:?}\n{told:?}");
+    println!("{totals:?}\n{told:?}\n{keyspaces} looks at all keys, {} findings", problems.len());
+    assert!(keyspaces > 0, "the keys were never looked at");
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert_eq!((workload.history.lost(), told.left), (0, 0));
     assert!(told.told == told.sockets && told.sockets > told.ended, "{told:?}");

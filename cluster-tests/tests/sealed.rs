@@ -1,7 +1,11 @@
 //! Sealed sessions on two nodes, and on one, with the real client: the product's own promises.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
-use cluster_tests::{Cluster, Node, Redis, run_js, run_js_with};
+use std::time::Duration;
+
+use cluster_tests::{Cluster, Node, Proxy, Redis, STAY, Sockets, run_js, run_js_with, until};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The checks of one scene, on nodes with these flags.
 fn scene(name: &str, flags: &[&str]) {
@@ -55,4 +59,38 @@ fn sessions_that_are_sealed_from_the_start_are_never_open() {
 #[test]
 fn sockets_follow_into_a_sealed_session_if_asked_for() {
     scene("follow", &["--on-rotate", "follow"]);
+}
+
+#[test]
+fn a_call_that_overtakes_the_announcement_of_a_rotation_waits_for_it() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis.address());
+    let cluster = Cluster::start_at(&[redis.url(), proxy.redis_url()], &STAY);
+    let (browser, sockets) = (cluster.browser().at(cluster[0].url()), Sockets::start());
+    let client = browser.post("/session/inc").ok().json["clientId"].as_str().unwrap().to_owned();
+    let socket = sockets.open(&browser, cluster[1].url());
+    assert_eq!(socket.ok("session:inc")["session"]["n"], 2);
+    proxy.hold_messages();
+    browser.post("/session/regenerate").ok();
+    let mut monitor = redis.monitor();
+    let calling = std::thread::spawn({
+        let socket = socket.clone();
+        move || socket.call("session:inc", &[])
+    });
+    until("the call has read the sealed session", LIMIT, || {
+        monitor.sent(&redis).iter().any(|line| line.contains(&client)).then_some(())
+    });
+    // It waits without the lease.
+    assert_eq!(browser.post("/session/inc").ok().session()["n"], 3);
+    proxy.heal();
+    assert_eq!(calling.join().unwrap()["session"]["n"], 4);
+
+    // An announcement that does not come is waited for no longer than a message may take.
+    proxy.hold_messages();
+    browser.post("/session/regenerate").ok();
+    assert_eq!(socket.call("session:inc", &[])["error"], "missing-session");
+    proxy.heal();
+    until("the socket has followed", LIMIT, || {
+        (socket.call("session:inc", &[])["session"]["n"] == 5).then_some(())
+    });
 }

@@ -42,7 +42,8 @@ fn told() -> String {
 }
 
 /// Puts an end into the set of tombstones, as the script that announces a page of ends does.
-const ENTOMB: &str = "return redis.call('SADD', KEYS[1], ARGV[1] .. redis.call('GET', KEYS[2]))";
+const ENTOMB: &str =
+    "return redis.call('SADD', KEYS[1], ARGV[1] .. redis.call('GETRANGE', KEYS[2], 0, 49))";
 
 /// Whose turn it is.
 fn sweeper(redis: &Redis) -> Option<String> {
@@ -162,7 +163,7 @@ async fn ends_that_were_told_are_marked_soon_and_those_that_a_dead_node_left_too
     let [left, renewed] = [ClientId::generate(), ClientId::generate()];
     let sessions = [SessionId::generate(), SessionId::generate()];
     for (client, session) in [left, renewed].into_iter().zip(sessions) {
-        let mapping = format!("1234567{}", session.as_str());
+        let mapping = format!("1234567{}654321", session.as_str());
         redis.cli(&["SET", &key(client, "m"), &mapping, "PX", "60000"]);
         redis.cli(&["SET", &pointer(session), client.as_str(), "PX", "60000"]);
         redis.cli(&["EVAL", ENTOMB, "2", &told(), &key(client, "m"), client.as_str()]);

@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::options::SocketPairing;
 use crate::backend::SessionSnapshot;
-use crate::session::{ClientId, Generation, SessionEvent, SessionId};
+use crate::session::{ClientId, Generation, Record, SessionEvent, SessionId};
 
 /// Clocks that stamp records count milliseconds, ours does not.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -77,6 +77,8 @@ pub(crate) struct Attachment {
     /// When it came: open sessions that were there before are not seen without their cookie.
     since: Instant,
     state: Mutex<State>,
+    /// What it knows of its client's sessions has changed.
+    changed: Notify,
     sink: Box<dyn SocketSink>,
     listeners: Mutex<Vec<mpsc::Sender<SessionEvent>>>,
     /// Whether `listeners` has entries: most sockets have none.
@@ -111,6 +113,7 @@ impl Attachment {
             unpaired: generation.filter(|_| !paired),
             since,
             state: Mutex::new(state),
+            changed: Notify::new(),
             sink: Box::new(sink),
             listeners: Mutex::new(Vec::new()),
             listens: AtomicBool::new(false),
@@ -165,9 +168,39 @@ impl Attachment {
         self.can_see(known.generation, known.sealed, Some(known.created))
     }
 
+    /// [`can_see`](Self::can_see) of a session that was just read.
+    pub(super) fn can_see_record(&self, record: &Record) -> bool {
+        let created = Instant::now().checked_sub(record.age);
+        self.can_see(record.generation, record.sealed, created)
+    }
+
+    /// Waits, until `limit` at most, if the socket was notified of neither the end of its session nor
+    /// this one that its client has by now; whether it has been since. Cancel safe.
+    pub(super) async fn catches_up(&self, found: Generation, limit: Instant) -> bool {
+        let is_behind = || {
+            let state = self.state();
+            let before = state.session.is_some_and(|(session, _)| session != found);
+            before && !state.leaving && state.paired != Some(found)
+        };
+        if !is_behind() {
+            return false;
+        }
+        let caught_up = async {
+            loop {
+                let changed = self.changed.notified();
+                if !is_behind() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout_at(limit, caught_up).await.is_ok()
+    }
+
     /// From now on the socket sees no session: it is about to be disconnected.
     pub(super) fn set_leaving(&self) {
         self.state().leaving = true;
+        self.changed.notify_waiters();
     }
 
     /// Moves a socket of this session into the sealed one that took its place.
@@ -176,6 +209,8 @@ impl Attachment {
         if state.session.is_some_and(|(session, _)| session == from) {
             state.paired = Some(into);
         }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Whether the socket was notified of this session, or began with it, and not yet of its end.
@@ -217,6 +252,8 @@ impl Attachment {
             (SessionEvent::Destroy(_), ended) if ended.is_none_or(ends) => state.session = None,
             _ => {}
         }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

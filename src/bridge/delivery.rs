@@ -11,9 +11,9 @@ use super::options::{GOODBYE, OnDestroy, OnRotate};
 use crate::backend::BackendEvent;
 use crate::session::{ClientId, DestroyReason, SessionDestroy, SessionEvent, SessionSet};
 
-/// A full buffer keeps a socket from being disconnected; it is tried again this often, this long
-/// apart.
-const DISCONNECT_TRIES: u32 = 50;
+/// A full buffer keeps a socket from being disconnected, and so does one that is about to be connected;
+/// it is tried again this often, this long apart.
+const DISCONNECT_TRIES: u32 = 200;
 const DISCONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// Between two checks of a socket that is about to be connected.
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::attachment::Attachment;
 use super::core::Core;
 use super::turn::Turn;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,15 +92,15 @@ impl<'a> LeaseGuard<'a> {
     /// Another call for the same client from inside the work is refused.
     pub(super) async fn run<T>(
         &self,
-        connected: Option<&(dyn Fn() -> bool + Send + Sync)>,
+        socket: Option<&Attachment>,
         work: impl Future<Output = T>,
     ) -> Result<T> {
         let outer = HELD.try_with(Arc::clone).ok();
         let work = HELD.scope(Arc::new(Holds { client: self.client, outer }), work);
         let gone = async {
-            match connected {
-                Some(connected) => {
-                    while connected() {
+            match socket {
+                Some(socket) => {
+                    while socket.sink().is_open() {
                         tokio::time::sleep(SOCKET_CHECK).await;
                     }
                 }

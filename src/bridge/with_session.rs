@@ -1,7 +1,11 @@
 //! Handlers with a session: one writer at a time, over all sockets, updates and nodes.
 
 use std::future::Future;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::attachment::Attachment;
 use super::context::SessionContext;
 use super::core::Core;
 use super::lease_guard::{LeaseGuard, disconnected};
@@ -11,15 +15,57 @@ use super::unit_of_work::UnitOfWork;
 use super::write;
 use crate::backend::{DestroyTarget, Loaded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Record, SessionId};
+use crate::session::{ClientId, Generation, SessionId};
 
-/// Whose session a handler wants, and on which conditions.
-pub(crate) struct LeaseRequest<'a> {
-    pub(crate) client: ClientId,
-    /// Whether this session of the client may be used.
-    pub(crate) can_see: &'a (dyn Fn(&Record) -> bool + Send + Sync),
-    /// Whether the socket that called is still there.
-    pub(crate) connected: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
+/// How long a socket's call waits for the announcement of a session that it found already: as long as
+/// a message may take that is on its way.
+const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whose session a handler wants.
+#[derive(Clone, Copy)]
+pub(crate) enum LeaseRequest<'a> {
+    /// The one that this socket may see, as long as the socket is there.
+    Socket(&'a Attachment),
+    /// This one of this client.
+    Session(ClientId, Generation),
+}
+
+impl LeaseRequest<'_> {
+    /// Waits for the lease; `None` if there is no session that the caller may see.
+    async fn lease<'a>(&self, core: &'a Core) -> Result<Option<LeaseGuard<'a>>> {
+        let client = match self {
+            Self::Socket(socket) => socket.client(),
+            Self::Session(client, _) => *client,
+        };
+        let mut limit = None;
+        loop {
+            let lease = LeaseGuard::acquire(core, client).await?;
+            let Some(record) = lease.record() else { return Ok(None) };
+            let found = record.generation;
+            let sees = match self {
+                Self::Socket(socket) => socket.can_see_record(record),
+                Self::Session(_, wanted) => found == *wanted,
+            };
+            if sees {
+                return Ok(Some(lease));
+            }
+            let Self::Socket(socket) = self else { return Ok(None) };
+            // Whether the socket follows from its session into this one is said by an announcement,
+            // which the read has overtaken. Nobody waits for the lease meanwhile.
+            drop(lease);
+            let limit = *limit.get_or_insert_with(|| Instant::now() + ANNOUNCEMENT_LIMIT);
+            if !socket.catches_up(found, limit).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn socket(&self) -> Option<&Attachment> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            Self::Session(..) => None,
+        }
+    }
 }
 
 /// What came of a request: the handler's own result is kept apart from ours.
@@ -39,16 +85,17 @@ where
     F: FnOnce(SessionContext) -> Fut,
     Fut: Future,
 {
-    let lease = LeaseGuard::acquire(core, request.client).await?;
-    let Some(record) = lease.record().filter(|record| (request.can_see)(record)) else {
+    let lease = request.lease(core).await?;
+    let Some((lease, record)) = lease.as_ref().and_then(|lease| Some((lease, lease.record()?)))
+    else {
         return Ok(LeasedOutcome::Missing);
     };
     let context = SessionContext::new(record, lease.lost().clone());
     // Also if the handler panics or is dropped: what it kept is worth nothing then.
     let discard = Discard(&context, &core.counters);
     let work = async { handler(context.clone()).await };
-    let result = lease.run(request.connected, work).await?;
-    if request.connected.is_some_and(|connected| !connected()) {
+    let result = lease.run(request.socket(), work).await?;
+    if request.socket().is_some_and(|socket| !socket.sink().is_open()) {
         return Err(disconnected());
     }
     std::mem::forget(discard);
@@ -62,7 +109,7 @@ where
     if left.destroyed {
         counted(core, lease.in_time())?;
         counted(core, lease.begin_own_write().await)?;
-        let target = DestroyTarget::Leased(request.client, record.generation, lease.lease());
+        let target = DestroyTarget::Leased(record.client_id, record.generation, lease.lease());
         return match counted(core, core.backend.destroy(target).await)? {
             true => {
                 lease.released();
@@ -81,7 +128,7 @@ where
         counted(core, lease.settled().await)?;
     } else {
         counted(core, lease.in_time())?;
-        counted(core, write::write(core, record, &unit, || unit.changes(), Some(&lease)).await)?;
+        counted(core, write::write(core, record, &unit, || unit.changes(), Some(lease)).await)?;
     }
     Ok(LeasedOutcome::Done(result))
 }
@@ -101,8 +148,7 @@ where
         Loaded::Found(record) => record,
         Loaded::Missing { .. } => return Err(Error::missing()),
     };
-    let same = |now: &Record| now.generation == record.generation;
-    let request = LeaseRequest { client: record.client_id, can_see: &same, connected: None };
+    let request = LeaseRequest::Session(record.client_id, record.generation);
     match run_leased(core, request, handler, keep).await? {
         LeasedOutcome::Done(result) => Ok(result),
         LeasedOutcome::Missing => Err(Error::missing()),

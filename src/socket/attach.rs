@@ -78,6 +78,7 @@ pub async fn attach<A: Adapter>(
         }
         AttachError(())
     })?;
+    sink.attached();
     socket.extensions.insert(Attached { guard: Arc::new(guard), sink });
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::attach::Attached;
 use super::context::SocketContext;
 use crate::bridge::{Handshake, LeaseRequest, LeasedOutcome, SessionContext, run_leased};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Record, SessionEvent, SessionId};
+use crate::session::{ClientId, SessionEvent, SessionId};
 
 /// Sessions on any socket of any adapter: bring it into scope with
 /// `use axum_io_session::SocketSessionExt as _`.
@@ -226,17 +226,7 @@ where
     let Some(socket) = sink.socket() else {
         return Err(Error::new(ErrorKind::Disconnected, "it has left its namespace"));
     };
-    let attachment = guard.attachment();
-    let can_see = |record: &Record| {
-        let created = tokio::time::Instant::now().checked_sub(record.age);
-        attachment.can_see(record.generation, record.sealed, created)
-    };
-    let connected = || attachment.sink().is_open();
-    let request = LeaseRequest {
-        client: attachment.client(),
-        can_see: &can_see,
-        connected: Some(&connected),
-    };
+    let request = LeaseRequest::Socket(guard.attachment());
     let handler = |context: SessionContext| handler(SocketContext { context, socket });
     run_leased(guard.core(), request, handler, keep).await
 }

@@ -1,8 +1,8 @@
 //! A socket as the bridge reaches it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socketioxide::adapter::Adapter;
@@ -13,15 +13,17 @@ use tokio::time::Instant;
 
 use crate::bridge::{Message, SinkError, SocketSink};
 
-/// How long a socket may take from its middleware to being connected.
-const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a socket may take from being attached to being connected: the application's own middleware
+/// may run in between.
+const CONNECTING: Duration = Duration::from_secs(20);
 
 /// Whether a socket is there. Its middleware runs before it is in its namespace, and socketioxide tells
 /// the client that it is connected a moment before it says so of the socket: a quick first event would
 /// be taken for one of a socket that has left, and a message would be dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Presence {
-    begun: Instant,
+    /// When it was attached. Until then it is coming, however long its session takes to be read.
+    attached: OnceLock<Instant>,
     was_connected: AtomicBool,
 }
 
@@ -39,7 +41,8 @@ impl Presence {
     }
 
     fn is_coming(&self) -> bool {
-        !self.was_connected.load(Ordering::Relaxed) && self.begun.elapsed() < CONNECTING
+        let in_time = |attached: &Instant| attached.elapsed() < CONNECTING;
+        !self.was_connected.load(Ordering::Relaxed) && self.attached.get().is_none_or(in_time)
     }
 
     fn unreachable(&self) -> SinkError {
@@ -69,8 +72,13 @@ impl<A: Adapter> Clone for Sink<A> {
 
 impl<A: Adapter> Sink<A> {
     pub(super) fn new(io: SocketIo<A>, socket: &SocketRef<A>) -> Self {
-        let presence = Presence { begun: Instant::now(), was_connected: AtomicBool::new(false) };
-        Self { io, namespace: socket.ns().to_owned(), id: socket.id, presence: Arc::new(presence) }
+        let presence = Arc::default();
+        Self { io, namespace: socket.ns().to_owned(), id: socket.id, presence }
+    }
+
+    /// The socket is attached, and is to be connected next.
+    pub(super) fn attached(&self) {
+        self.presence.attached.get_or_init(Instant::now);
     }
 
     pub(super) fn socket(&self) -> Option<SocketRef<A>> {
@@ -111,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_that_is_not_yet_connected_is_there_and_one_that_left_is_not() {
-        let new = || Presence { begun: Instant::now(), was_connected: AtomicBool::new(false) };
+        let new = Presence::default;
         let presence = new();
         assert!(presence.is_open(Some(false)), "the client knows, the socket does not yet");
         assert!(presence.is_open(Some(true)));
@@ -119,6 +127,9 @@ mod tests {
         assert!(new().is_open(None), "its middleware runs");
         assert_eq!(new().unreachable(), SinkError::NotYet);
         let stuck = new();
+        tokio::time::advance(2 * CONNECTING).await;
+        assert!(stuck.is_open(None), "its session is still being read");
+        stuck.attached.get_or_init(Instant::now);
         tokio::time::advance(CONNECTING).await;
         assert!(!stuck.is_open(Some(false)) && !stuck.is_open(None));
         assert_eq!(stuck.unreachable(), SinkError::Closed);

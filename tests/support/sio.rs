@@ -38,6 +38,11 @@ impl Client {
         Self::connect_to(address, "/", cookies).await.unwrap()
     }
 
+    /// [`connect_to`](Self::connect_to) the default namespace, for a task of its own.
+    pub async fn connect_to_owned(address: SocketAddr, cookies: String) -> Result<Self, String> {
+        Self::connect_to(address, "/", &cookies).await
+    }
+
     /// `Err` holds the server's `connect_error` message.
     pub async fn connect_to(
         address: SocketAddr,

@@ -6,6 +6,7 @@
 
 mod delivery_check;
 mod fault;
+mod keyspace_check;
 mod leak_check;
 mod recovery;
 mod report;
@@ -16,6 +17,7 @@ mod workload;
 
 pub use delivery_check::DeliveryCheck;
 pub use fault::Fault;
+pub use keyspace_check::Keyspace;
 pub use leak_check::LeakCheck;
 pub use report::{Report, table};
 pub use run::measure;

@@ -1,7 +1,7 @@
 //! Three nodes, what they stand on, and what listens to them.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, PREFIX, STAY};
 use crate::event_recorder::{EventRecorder, RecordedEvent};
@@ -46,7 +46,7 @@ pub struct Testbed {
     pub(super) proxies: Vec<Proxy>,
     recorders: Vec<EventRecorder>,
     /// What nodes told before they were killed.
-    past: Vec<Vec<RecordedEvent>>,
+    past: Vec<Vec<(Instant, RecordedEvent)>>,
     /// A server that was killed and has not come back.
     pub(super) away: Option<usize>,
     /// The server that has taken over, behind sentinels.
@@ -110,7 +110,16 @@ impl Testbed {
 
     /// Closes the recorders: each is a request that its node serves.
     pub fn stop_listening(&mut self) {
-        self.past.extend(self.recorders.drain(..).map(|recorder| recorder.told()));
+        self.past.extend(self.recorders.drain(..).map(|recorder| recorder.told_at()));
+    }
+
+    /// What each node told since it was started, and when.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn told(&self) -> Vec<Vec<(Instant, RecordedEvent)>> {
+        let now = self.recorders.iter().map(EventRecorder::told_at);
+        self.past.iter().cloned().chain(now).collect()
     }
 
     /// Ends of sessions that a node told more than once.
@@ -118,12 +127,11 @@ impl Testbed {
     /// # Panics
     /// Never.
     pub fn told_twice(&self) -> Vec<String> {
-        let now = self.recorders.iter().map(EventRecorder::told);
-        let all = self.past.iter().cloned().chain(now);
         let mut problems = Vec::new();
-        for told in all {
+        for told in self.told() {
             let mut ends = std::collections::HashMap::<&str, usize>::new();
-            let ended = told.iter().filter(|event| event.reason().is_some());
+            let ended =
+                told.iter().map(|(_, event)| event).filter(|event| event.reason().is_some());
             ended
                 .filter_map(RecordedEvent::session)
                 .for_each(|id| *ends.entry(id).or_default() += 1);
@@ -183,7 +191,7 @@ impl Testbed {
     pub(super) fn restart_node(&mut self, at: usize) {
         self.cluster[at].start_again();
         let recorder = EventRecorder::follow(&self.cluster[at]);
-        self.past.push(std::mem::replace(&mut self.recorders[at], recorder).told());
+        self.past.push(std::mem::replace(&mut self.recorders[at], recorder).told_at());
     }
 
     /// Waits until replicas have all that was acknowledged.

@@ -8,7 +8,7 @@ use crate::session::{ClientId, SessionId};
 /// | key | holds |
 /// |---|---|
 /// | `P:{cid}:s` | the record |
-/// | `P:{cid}:m` | the mapping: generation and id, longer than the record, and whether its end was announced |
+/// | `P:{cid}:m` | the mapping: generation, id and the earliest end, longer than the record, and whether its end was announced |
 /// | `P:{cid}:l` | the lease: its owner's token |
 /// | `P:{cid}:q` | those who wait for it, in order |
 /// | `P:sid:<sid>` | the pointer from an id to its client, true only if the record agrees |

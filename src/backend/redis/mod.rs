@@ -374,8 +374,9 @@ impl Backend for RedisBackend {
         if self.listener.is_connected() {
             interest.done_within(batch, commands.timeout).await;
         }
+        let since = view.step();
         let record = sessions::client_record(&self.context, client).await?;
-        view.apply(Input::FirstRead(*client, record.as_ref()));
+        view.apply(Input::FirstRead(*client, record.as_ref(), since));
         undo.finished();
         Ok(record)
     }

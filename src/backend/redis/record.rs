@@ -30,11 +30,13 @@ const FORMAT: u8 = 1;
 /// Bytes of an earlier id.
 const PREVIOUS: usize = SessionId::LEN + 6;
 /// Bytes of a generation.
-const GENERATION: usize = 7;
+pub(super) const GENERATION: usize = 7;
 /// Where the version is.
 pub(super) const VERSION: usize = 2 + GENERATION;
 /// Behind the version and the end: a record that begins as another one up to here is the same one.
 pub(super) const END_OF_STATE: usize = VERSION + 5 + 6;
+/// Bytes of a header and as many earlier ids as there can be.
+pub(super) const HEAD_LIMIT: usize = Header::LEN + 15 * PREVIOUS;
 /// How far a record's end may be over while Redis still has it: the clock of Redis is estimated.
 pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -127,6 +129,11 @@ impl Header {
         Self::LEN + self.previous * PREVIOUS
     }
 
+    fn is_overdue(&self, now: u64) -> bool {
+        let overdue = u64::try_from(OVERDUE.as_millis()).unwrap_or(0);
+        self.end.saturating_add(overdue) < now
+    }
+
     /// Reads a header of this format.
     pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         if fields.number(1)? != u64::from(FORMAT) {
@@ -202,21 +209,40 @@ fn short() -> Error {
 
 /// Reads what is stored of a client's session. `now` is the time of Redis in milliseconds.
 pub(super) fn read(client: &ClientId, stored: &[u8], now: u64) -> Stored {
+    read_by(client, stored, now, |json| match std::str::from_utf8(json) {
+        Ok(json) => SessionData::from_json(json),
+        Err(error) => {
+            Err(Error::new(ErrorKind::InvalidData, "the data is no text").with_source(error))
+        }
+    })
+}
+
+/// [`read`] of a record's first [`HEAD_LIMIT`] bytes: all but its data, which is empty.
+pub(super) fn read_head(client: &ClientId, stored: &[u8], now: u64) -> Stored {
+    read_by(client, stored, now, |_| Ok(SessionData::new()))
+}
+
+/// Generation and version of a record, by its first [`Header::LEN`] bytes; `None` if it is none, or
+/// its end is long over.
+pub(super) fn read_state(stored: &[u8], now: u64) -> Option<(Generation, u64)> {
+    let header = Header::read(&mut Fields(stored)).filter(|header| !header.is_overdue(now))?;
+    Some((header.generation, header.version))
+}
+
+fn read_by(
+    client: &ClientId,
+    stored: &[u8],
+    now: u64,
+    data: impl FnOnce(&[u8]) -> Result<SessionData, Error>,
+) -> Stored {
     if stored.first().is_some_and(|format| (FORMAT + 1..b' ').contains(format)) {
         return Stored::Newer(newer());
     }
     let mut fields = Fields(stored);
     let Some(header) = Header::read(&mut fields) else { return Stored::Corrupt(short()) };
-    let overdue = u64::try_from(OVERDUE.as_millis()).unwrap_or(0);
-    if header.end.saturating_add(overdue) < now {
+    if header.is_overdue(now) {
         return Stored::Overdue;
     }
-    let data = |json: &[u8]| match std::str::from_utf8(json) {
-        Ok(json) => SessionData::from_json(json),
-        Err(error) => {
-            Err(Error::new(ErrorKind::InvalidData, "the data is no text").with_source(error))
-        }
-    };
     match header.record(client, now, stored, data) {
         Ok(record) => Stored::Live(record),
         Err(error) => Stored::Corrupt(error),

@@ -315,6 +315,19 @@ impl Commands {
         }
     }
 
+    /// The first so many bytes of what is stored at a record's key; none if there is nothing. Something
+    /// else than a string is no record.
+    pub(crate) async fn beginning(&self, key: Key, length: usize) -> Result<Value> {
+        let read = self.with_retry(|client| {
+            let key = key.clone();
+            async move { client.getrange::<Value, _>(key, 0, length - 1).await }
+        });
+        match read.await {
+            Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Integer(0)),
+            read => read.map_err(|error| failed("GETRANGE", error)),
+        }
+    }
+
     /// Asks Redis for its time.
     pub(crate) async fn look_at_the_clock(&self) -> Result<()> {
         let reply = self.run(&self.scripts.clock, Vec::new(), Vec::new()).await?;

@@ -49,11 +49,6 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
     let sentinels = Sentinels::new(&config, timeout)?;
     let mut builder = builder(config, timeout);
     let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
-    // The others have nothing to hear, and each has a dozen channels of this size.
-    builder.with_performance_config(|performance| {
-        performance.broadcast_channel_capacity = MESSAGES;
-    });
-    let listener = builder.build().map_err(|e| failed("connect", e))?;
     let replicated = match redis.replicas {
         Some(wanted) => {
             let pool = builder.build_pool(redis.pool).map_err(|e| failed("connect", e))?;
@@ -61,6 +56,11 @@ pub(crate) async fn connect(redis: &RedisConfig) -> Result<Connected> {
         }
         None => None,
     };
+    // Last, for the others have nothing to hear, and each has a dozen channels of this size.
+    builder.with_performance_config(|performance| {
+        performance.broadcast_channel_capacity = MESSAGES;
+    });
+    let listener = builder.build().map_err(|e| failed("connect", e))?;
     let starting = async {
         pool.init().await.map_err(|e| failed("connect", e))?;
         listener.init().await.map_err(|e| failed("connect", e))?;

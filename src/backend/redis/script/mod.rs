@@ -6,9 +6,9 @@ pub(crate) mod reply;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::record::{self, OVERDUE};
+use super::record::{self, GENERATION, OVERDUE};
 use crate::backend::BackendConfig;
-use crate::session::ClientId;
+use crate::session::{ClientId, SessionId};
 
 /// A script as Redis is given it.
 #[derive(Debug)]
@@ -138,6 +138,9 @@ fn constants(config: &BackendConfig, database: u8, clustered: bool, first_key: F
     }
     let _ = writeln!(text, "local QUEUE_LIMIT = {}", config.lease_queue_limit);
     let _ = writeln!(text, "local CLUSTERED = {clustered}");
+    // Bytes of a mapping: of generation and id, and with the end behind them.
+    let named = GENERATION + SessionId::LEN;
+    let _ = writeln!(text, "local NAMED, MAPPING = {named}, {}", named + 6);
     text
 }
 

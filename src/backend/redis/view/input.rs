@@ -19,8 +19,8 @@ pub(crate) enum Input<'a> {
     Missing(ClientId),
     /// A socket of this client comes, and reads its session next.
     Watched(ClientId),
-    /// What it found.
-    FirstRead(ClientId, Option<&'a Record>),
+    /// What it found, and when the read was sent.
+    FirstRead(ClientId, Option<&'a Record>, Step),
     /// A socket left, or did not come.
     Unwatched(ClientId),
     /// Redis itself says that something happened to a client's record.

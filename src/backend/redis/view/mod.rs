@@ -54,7 +54,7 @@ use tokio::time::Instant;
 
 use crate::backend::redis::pubsub::message::Announcement;
 use crate::backend::{BackendEvent, SessionSnapshot};
-use crate::session::{ClientId, DestroyReason, Gap, NodeId, Record, SessionEvent};
+use crate::session::{ClientId, DestroyReason, Gap, Generation, NodeId, Record, SessionEvent};
 use comparison::{missed_end, missed_set};
 use probes::Probes;
 use tombstones::Tombstones;
@@ -105,12 +105,15 @@ impl View {
             Input::Missing(client) => {
                 // Its end was missed, or nobody has announced it.
                 if self.tracker.known(&client).is_some() {
-                    self.probes.add((now, self.step), &client, DestroyReason::Expired);
+                    let Self { tombstones, probes, step, .. } = self;
+                    let is_over =
+                        |client: &ClientId, since| tombstones.is_over_since(client, since);
+                    probes.add_missing((now, *step), &client, is_over);
                 }
             }
             Input::Watched(client) => self.tracker.add(&client, self.step),
-            Input::FirstRead(client, record) => {
-                self.first_read(now, &client, record, &mut actions);
+            Input::FirstRead(client, record, since) => {
+                self.first_read(now, &client, (record, since), &mut actions);
             }
             Input::Unwatched(client) => self.tracker.remove(&client),
             Input::KeyspaceEvent(client, reason) => self.keyspace_event(now, &client, reason),
@@ -193,14 +196,14 @@ impl View {
         &mut self,
         now: Instant,
         client: &ClientId,
-        record: Option<&Record>,
+        (record, since): (Option<&Record>, Step),
         actions: &mut Actions,
     ) {
         let ended = |record: &Record| self.tombstones.contains(client, record.generation);
         let state = record.filter(|record| !ended(record)).map(|record| State::of(record, now));
-        // Comparisons leave out those that are about to begin.
-        let missed =
-            self.tracker.begins_since(client).is_some_and(|since| since < self.all_suspected);
+        // A comparison of all came in between: it knew nothing of what this read, so it could not
+        // find that this ended while nobody listened.
+        let missed = since < self.all_suspected;
         self.tracker.on_first_read(now, self.step, client, state.as_ref());
         // A record that has ended was read before that, or is back after a failover.
         if missed || (record.is_some() && state.is_none()) {
@@ -324,8 +327,14 @@ impl View {
         self.tracker.changed(client).is_some()
     }
 
-    /// Whether a record that was asked for at `since` differs from what is known.
-    pub(crate) fn differs(&self, client: &ClientId, since: Step, record: Option<&Record>) -> bool {
+    /// Whether a record that was asked for at `since` (its generation and version) differs from what is
+    /// known.
+    pub(crate) fn differs(
+        &self,
+        client: &ClientId,
+        since: Step,
+        record: Option<(Generation, u64)>,
+    ) -> bool {
         let fresh = self.tracker.changed(client).is_some_and(|changed| changed <= since);
         self.tracker.differs(client, record, fresh)
     }

@@ -1,6 +1,6 @@
 //! Clients whose session may have ended by itself, until they are probed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,12 +10,10 @@ use crate::session::{ClientId, DestroyReason, SessionId};
 
 /// Probes wait this long, for most ends turn out to be announced by then.
 const SETTLE: Duration = Duration::from_millis(10);
-/// Probes that wait. More than that at once is left to the sweep, and to comparisons.
+/// Probes of each kind that wait. More than that at once is left to comparisons.
 const LIMIT: usize = 16 * 1024;
-/// How long the sweep has to announce sessions that expired, and how many of them are probed if it
-/// does not.
+/// How long the sweep has to announce sessions that expired.
 const EXPIRED_AFTER: Duration = Duration::from_secs(1);
-const EXPIRED_LIMIT: usize = 1024;
 
 /// What a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +41,11 @@ pub(crate) struct DueProbes {
 pub(super) struct Probes {
     soon: HashMap<ClientId, (DestroyReason, Step)>,
     soon_at: Option<Instant>,
-    /// Sessions of which Redis said that they expired, and when to probe them.
+    /// Sessions of which Redis said that they expired, or that a read did not find, and when to probe
+    /// them.
     expired: VecDeque<(Instant, ClientId, Step)>,
+    /// Those that a read did not find: once each, however often they are read.
+    missing: HashSet<ClientId>,
     overflown: bool,
 }
 
@@ -60,7 +61,11 @@ impl Probes {
         if self.soon.len() >= LIMIT && !self.soon.contains_key(client) {
             self.overflown = true;
         } else {
-            self.soon.entry(*client).or_insert((reason, step));
+            let entry = self.soon.entry(*client).or_insert((reason, step));
+            // Who says how it ended knows more than who finds it gone.
+            if entry.0 == DestroyReason::Expired {
+                entry.0 = reason;
+            }
         }
     }
 
@@ -72,9 +77,27 @@ impl Probes {
         client: &ClientId,
         is_over: impl Fn(&ClientId, Step) -> bool,
     ) {
-        while self.expired.pop_front_if(|(_, first, since)| is_over(first, *since)).is_some() {}
-        if self.expired.len() < EXPIRED_LIMIT {
+        while let Some((_, over, _)) =
+            self.expired.pop_front_if(|(_, first, since)| is_over(first, *since))
+        {
+            self.missing.remove(&over);
+        }
+        if self.expired.len() < LIMIT {
             self.expired.push_back((now + EXPIRED_AFTER, *client, step));
+        } else {
+            self.overflown = true;
+        }
+    }
+
+    /// A read did not find the session. The node that Redis notifies knows why, and comes first.
+    pub(super) fn add_missing(
+        &mut self,
+        at: (Instant, Step),
+        client: &ClientId,
+        is_over: impl Fn(&ClientId, Step) -> bool,
+    ) {
+        if self.expired.len() < LIMIT && self.missing.insert(*client) {
+            self.add_expired(at, client, is_over);
         }
     }
 
@@ -105,6 +128,7 @@ impl Probes {
             due = std::mem::take(&mut self.soon);
         }
         while let Some((_, client, step)) = self.expired.pop_front_if(|(at, ..)| *at <= now) {
+            self.missing.remove(&client);
             due.entry(client).or_insert((DestroyReason::Expired, step));
         }
         let due = due.into_iter().filter(|(client, (_, step))| !is_over(client, *step));
@@ -144,6 +168,37 @@ mod tests {
         assert_eq!(probes.len(), 1);
         assert!(ready(&mut probes, now + SETTLE, &[]).is_empty());
         assert_eq!(ready(&mut probes, now + EXPIRED_AFTER, &[]), [two]);
+    }
+
+    #[test]
+    fn a_session_that_a_read_does_not_find_is_probed_once_and_as_redis_says_if_it_says_anything() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let (one, two) = (ClientId::generate(), ClientId::generate());
+        for _ in 0..3 {
+            for client in [&one, &two] {
+                probes.add_missing((now, Step(1)), client, |_, _| false);
+            }
+        }
+        assert_eq!(probes.len(), 2);
+        probes.add((now, Step(2)), &one, DestroyReason::Expired);
+        probes.add((now, Step(3)), &one, DestroyReason::Evicted);
+        probes.add((now, Step(4)), &one, DestroyReason::External);
+        let first = probes.take(now + SETTLE, |_, _| false);
+        assert_eq!(first.probes, [(one, DestroyReason::Evicted)]);
+        assert_eq!(ready(&mut probes, now + EXPIRED_AFTER, &[one]), [two]);
+        assert!(probes.missing.is_empty());
+    }
+
+    #[test]
+    fn too_many_expiries_ask_for_a_comparison() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let add = |probes: &mut Probes| {
+            probes.add_expired((now, Step(1)), &ClientId::generate(), |_, _| false);
+        };
+        (0..LIMIT).for_each(|_| add(&mut probes));
+        assert!(!probes.take(now, |_, _| false).overflown);
+        add(&mut probes);
+        assert!(probes.take(now, |_, _| false).overflown);
     }
 
     #[test]

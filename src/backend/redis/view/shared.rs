@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Actions, DueProbes, Input, SessionVersion, Step, Suspects, View};
 use crate::backend::{BackendEvent, SessionSnapshot};
-use crate::session::{ClientId, NodeId, Record};
+use crate::session::{ClientId, Generation, NodeId};
 
 /// A [`View`] under a lock. Events go out while the lock is held, so that their order is that of
 /// the inputs.
@@ -50,7 +50,7 @@ impl SharedView {
         let now = Instant::now();
         for input in inputs {
             let concerned = match &input {
-                Input::FirstRead(client, _) | Input::Unwatched(client) => Some(*client),
+                Input::FirstRead(client, ..) | Input::Unwatched(client) => Some(*client),
                 _ => None,
             };
             let Actions { emit, probe, reconcile, timer } = view.apply(now, input);
@@ -140,7 +140,12 @@ impl SharedView {
         self.lock().last_session(client)
     }
 
-    pub(crate) fn differs(&self, client: &ClientId, since: Step, record: Option<&Record>) -> bool {
+    pub(crate) fn differs(
+        &self,
+        client: &ClientId,
+        since: Step,
+        record: Option<(Generation, u64)>,
+    ) -> bool {
         self.lock().differs(client, since, record)
     }
 
@@ -205,7 +210,7 @@ mod tests {
             let mut record = record(client, session(1), 1);
             record.remaining = Duration::from_secs(left);
             view.apply(Input::Watched(client));
-            view.apply(Input::FirstRead(client, Some(&record)));
+            view.apply(Input::FirstRead(client, Some(&record), view.step()));
         }
         let begun = Instant::now();
         assert_eq!(view.due(10).await, [soon]);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::step::Step;
 use super::tracked::{Session, SessionVersion, Source, State, Tracked, Verdict};
 use crate::backend::SessionSnapshot;
-use crate::session::{ClientId, Generation, Record, SessionId};
+use crate::session::{ClientId, Generation, SessionId};
 
 /// Deadlines are this much later than Redis counts: it keeps whole milliseconds, and an answer has
 /// its latency.
@@ -54,11 +54,6 @@ impl Tracker {
     /// Since when nothing of the client has changed; `None` if no socket of it has begun.
     pub(super) fn changed(&self, client: &ClientId) -> Option<Step> {
         self.clients.get(client).filter(|tracked| tracked.begun).map(|tracked| tracked.changed)
-    }
-
-    /// Since when the first socket of a client is about to begin, or what was announced since.
-    pub(super) fn begins_since(&self, client: &ClientId) -> Option<Step> {
-        self.clients.get(client).filter(|tracked| !tracked.begun).map(|tracked| tracked.changed)
     }
 
     /// Whether there is a session whose end sockets have yet to be notified of.
@@ -171,21 +166,26 @@ impl Tracker {
 
     /// Whether Redis has something else than what is known here. `fresh` says that nothing has
     /// changed here since the record was asked for.
-    pub(super) fn differs(&self, client: &ClientId, record: Option<&Record>, fresh: bool) -> bool {
+    pub(super) fn differs(
+        &self,
+        client: &ClientId,
+        record: Option<(Generation, u64)>,
+        fresh: bool,
+    ) -> bool {
         // Sockets that are about to begin read for themselves.
         let tracked = self.clients.get(client).filter(|tracked| tracked.begun);
         let Some(tracked) = tracked else { return false };
-        let Some(record) = record else {
+        let Some((generation, version)) = record else {
             return !tracked.sessions.is_empty() || tracked.known.is_some();
         };
         let [session] = &*tracked.sessions else { return true };
         let generations = [Some(session.generation), tracked.known.map(|known| known.generation)];
-        if generations != [Some(record.generation); 2] {
+        if generations != [Some(generation); 2] {
             return true;
         }
         // Else announcements arrive, and bring the rest.
-        let ahead = tracked.known.is_some_and(|known| known.version > record.version);
-        fresh && (session.seen != record.version || ahead)
+        let ahead = tracked.known.is_some_and(|known| known.version > version);
+        fresh && (session.seen != version || ahead)
     }
 
     /// Removes the client's sessions that are not of this generation, and returns them. The one

@@ -46,8 +46,9 @@ if renews and (seals or r.sid == from) then
   end
 end
 r.v = r.v + 1
+local before = r.exp
 local moves = set_expiry(r, t, ttl)
-local hints = previous ~= '' or r.hinted - t < ttl * 1.5
+local hints = previous ~= '' or r.hinted - t < ttl * 1.5 or r.exp < before
 if hints then
   r.hinted = t + 2 * ttl
 end
@@ -66,7 +67,7 @@ else
 end
 local cid = string.sub(who, 1, 24)
 if hints then
-  set_hints(s, cid, r.gen, r.sid, ttl)
+  set_hints(s, cid, r.gen, r.sid, ttl, r.exp)
 end
 if previous ~= '' and not CLUSTERED then
   redis.call('PEXPIRE', P .. ':sid:' .. previous, RETIRED)

@@ -38,6 +38,6 @@ redis.call('SET', s, header .. data, 'PX', r.ttl)
 -- The end of the client's session before, if that was not announced.
 publish_destroy_once(s, who, reason)
 publish_set(who, 3, t, header)
-set_hints(s, cid, r.gen, r.sid, r.ttl)
+set_hints(s, cid, r.gen, r.sid, r.ttl, r.exp)
 schedule(cid, r.exp, r.ttl)
 return { 1, t, header, 1 }

@@ -67,8 +67,8 @@ if count > 0 then
   end
   for i, mapping in ipairs(redis.call('MGET', unpack(mappings))) do
     -- Neither what was announced, nor what others wrote.
-    if over[i] and mapping and #mapping == 50 and #clients[i] == 24 then
-      ends[#ends + 1] = clients[i] .. mapping
+    if over[i] and mapping and #mapping == MAPPING and #clients[i] == 24 then
+      ends[#ends + 1] = clients[i] .. string.sub(mapping, 1, NAMED)
     end
   end
   if #ends > 0 then

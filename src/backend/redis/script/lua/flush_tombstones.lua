@@ -12,8 +12,8 @@ for i, over in ipairs(ends) do
 end
 for i, value in ipairs(redis.call('MGET', unpack(mappings))) do
   -- The client may have another session by now.
-  if value == values[i] then
-    redis.call('SET', mappings[i], value .. '!', 'PX', GRACE)
+  if value and #value == MAPPING and string.sub(value, 1, NAMED) == values[i] then
+    redis.call('SET', mappings[i], values[i] .. '!', 'PX', GRACE)
   end
 end
 redis.call('UNLINK', unpack(pointers))

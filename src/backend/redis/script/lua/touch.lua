@@ -14,10 +14,11 @@ if ttl <= 0 or r.exp + OVERDUE < t then
   redis.call('DEL', s)
   return { 3 }
 end
+local before = r.exp
 if not set_expiry(r, t, ttl) then
   return { 1, t, raw, 0 }
 end
-local hints = r.hinted - t < ttl * 1.5
+local hints = r.hinted - t < ttl * 1.5 or r.exp < before
 if hints then
   r.hinted = t + 2 * ttl
 end
@@ -26,6 +27,6 @@ local header = pack(r)
 redis.call('PEXPIRE', s, ttl)
 redis.call('SETRANGE', s, 0, header)
 if hints then
-  set_hints(s, string.sub(who, 1, 24), r.gen, r.sid, ttl)
+  set_hints(s, string.sub(who, 1, 24), r.gen, r.sid, ttl, r.exp)
 end
 return { 1, t, header .. string.sub(raw, HEADER + 1), hints and 1 or 0 }

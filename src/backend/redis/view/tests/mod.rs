@@ -85,7 +85,7 @@ impl Node {
         let mut node = Self { view, client, now: Instant::now(), emitted: Vec::new() };
         node.apply(Input::Watched(client));
         let record = begins.map(|(session, version)| record(client, session, version));
-        node.apply(Input::FirstRead(client, record.as_ref()));
+        node.apply(Input::FirstRead(client, record.as_ref(), node.view.step()));
         node
     }
 
@@ -127,8 +127,8 @@ impl Node {
     }
 
     fn differs(&self, found: Option<(Session, u64)>) -> bool {
-        let record = found.map(|(session, version)| record(self.client, session, version));
-        self.view.differs(&self.client, self.view.step(), record.as_ref())
+        let found = found.map(|(session, version)| (session.generation, version));
+        self.view.differs(&self.client, self.view.step(), found)
     }
 
     fn known(&self) -> Option<(Generation, u64)> {
@@ -283,10 +283,11 @@ fn sockets_that_come_at_once_and_begin_with_the_same_session_differ_in_nothing()
     let begins = record(other, first, 2);
     node.apply(Input::Watched(other));
     node.apply(Input::Watched(other));
-    let differs = |node: &Node| node.view.differs(&other, node.view.step(), Some(&begins));
+    let differs =
+        |node: &Node| node.view.differs(&other, node.view.step(), Some((first.generation, 2)));
     assert!(!differs(&node), "each reads for itself");
-    node.apply(Input::FirstRead(other, Some(&begins)));
-    node.apply(Input::FirstRead(other, Some(&begins)));
+    node.apply(Input::FirstRead(other, Some(&begins), node.view.step()));
+    node.apply(Input::FirstRead(other, Some(&begins), node.view.step()));
     assert!(!differs(&node));
 }
 
@@ -297,13 +298,33 @@ fn a_session_that_only_a_later_socket_saw_is_emitted_to_the_others_by_a_comparis
     let client = node.client;
     let begins = record(client, first, 1);
     node.apply(Input::Watched(client));
-    node.apply(Input::FirstRead(client, Some(&begins)));
+    node.apply(Input::FirstRead(client, Some(&begins), node.view.step()));
     // Its announcement is lost.
     node.apply(Input::Gap);
     assert!(node.differs(Some((first, 1))));
     node.compare(Some((first, 1)));
     assert_eq!(node.emitted, ["gap", "set 1 v1"]);
     assert!(!node.differs(Some((first, 1))));
+}
+
+#[test]
+fn a_later_socket_that_read_before_a_comparison_of_all_is_compared_again() {
+    let first = session(1);
+    let mut node = Node::new(None);
+    let client = node.client;
+    node.apply(Input::Watched(client));
+    let (since, begins) = (node.view.step(), record(client, first, 1));
+    // Begin and end of the session are lost, and what is compared is what was known: none.
+    node.apply(Input::Gap);
+    node.view.take_suspects();
+    assert!(!node.differs(None));
+    node.apply(Input::FirstRead(client, Some(&begins), since));
+    assert_eq!(node.view.take_suspects(), Suspects::Some([client].into()));
+    node.compare(None);
+    assert_eq!(
+        (node.emitted, node.view.cached_session(&client)),
+        (vec!["gap".into(), "reconciled 1".into()], None)
+    );
 }
 
 #[test]

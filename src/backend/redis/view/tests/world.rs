@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{LEFT, Session, end, node, record, session, set};
 use crate::backend::redis::pubsub::message::Announcement;
 use crate::backend::redis::view::{Comparison, Input, ProbeOutcome, Step, Suspects, View};
-use crate::session::{ClientId, DestroyReason, Record};
+use crate::session::{ClientId, DestroyReason, Generation, Record};
 
 pub(super) const CLIENTS: usize = 2;
 
@@ -81,7 +81,7 @@ pub(super) struct Client {
     pub(super) vanished: Option<usize>,
     pub(super) watchers: usize,
     /// First reads that are under way: what they found.
-    pub(super) begins: VecDeque<Option<Record>>,
+    pub(super) begins: VecDeque<(Step, Option<Record>)>,
     /// It had no socket at some time, and what is emitted then is not remembered.
     pub(super) left: bool,
 }
@@ -247,7 +247,7 @@ impl World {
     }
 
     fn compare(&mut self, client: usize, since: Step, found: Option<&Record>) {
-        if !self.view.differs(&self.ids[client], since, found) {
+        if !self.view.differs(&self.ids[client], since, found.map(state)) {
             return;
         }
         self.compared = true;
@@ -330,8 +330,8 @@ impl World {
                 let client = client % CLIENTS;
                 self.apply(Input::Watched(self.ids[client]));
                 self.clients[client].watchers += 1;
-                let found = self.stored(client);
-                self.clients[client].begins.push_back(found);
+                let begins = (self.view.step(), self.stored(client));
+                self.clients[client].begins.push_back(begins);
             }
             Event::Watched(client) => self.begins(client % CLIENTS),
             Event::Unwatch(client) => {
@@ -367,8 +367,8 @@ impl World {
     }
 
     fn begins(&mut self, client: usize) {
-        let Some(found) = self.clients[client].begins.pop_front() else { return };
-        self.apply(Input::FirstRead(self.ids[client], found.as_ref()));
+        let Some((since, found)) = self.clients[client].begins.pop_front() else { return };
+        self.apply(Input::FirstRead(self.ids[client], found.as_ref(), since));
         if let Some(record) = found {
             let life = usize::try_from(record.generation.number()).unwrap_or(0);
             self.lives[life].seen = true;
@@ -430,4 +430,9 @@ impl World {
         }
         panic!("comparing does not end");
     }
+}
+
+/// What a comparison looks at first.
+fn state(record: &Record) -> (Generation, u64) {
+    (record.generation, record.version)
 }

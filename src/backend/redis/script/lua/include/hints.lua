@@ -2,9 +2,10 @@
 -- In a cluster the last two have other slots, and the node sets them after the script.
 
 -- Lets mapping and pointer live for twice the session's life. It is due again once less than one and
--- a half are left (`hinted` in the record), so that most writes need not.
-local function set_hints(s, cid, gen, sid, ttl)
-  redis.call('SET', string.sub(s, 1, -2) .. 'm', gen .. sid, 'PX', 2 * ttl + GRACE)
+-- a half are left (`hinted` in the record), so that most writes need not; and whenever the end comes
+-- earlier, for the mapping says when the session ends at the earliest.
+local function set_hints(s, cid, gen, sid, ttl, exp)
+  redis.call('SET', string.sub(s, 1, -2) .. 'm', gen .. sid .. struct.pack('>I6', exp), 'PX', 2 * ttl + GRACE)
   if not CLUSTERED then
     redis.call('SET', P .. ':sid:' .. sid, cid, 'PX', 2 * ttl)
   end

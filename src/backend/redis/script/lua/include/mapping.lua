@@ -1,6 +1,8 @@
--- The mapping `m` names a client's session: generation and id. It lives longer than the record, so
--- that an end can still be named. The step that announces an end appends "!", and who ends it if that
--- is asked for later, so that each end is announced once; where a page of ends is announced in one step, they are put into the set of
+-- The mapping `m` names a client's session: generation, id, and when it ends at the earliest. It lives
+-- longer than the record, so that an end can still be named, and that of a session which is gone before
+-- its time is not taken for an expiry. The step that announces an end appends "!", and who ends it if that
+-- is asked for later, so that each end is announced once; where a page of ends is announced in one step,
+-- they are put into the set of
 -- tombstones instead, from where `flush_tombstones` marks the mappings soon after.
 
 local EXPIRED, EXTERNAL = 1, 5
@@ -30,13 +32,13 @@ end
 -- Announces the end of a session whose record is gone, unless that was done. Returns its id.
 local function publish_destroy_once(s, who, reason)
   local mapping = text_at(mapping_of(s))
-  if not mapping or #mapping ~= 50 then
+  if not mapping or #mapping ~= MAPPING then
     return nil
   end
-  if not CLUSTERED and redis.call('SISMEMBER', P .. ':{sweep}:tombstones', string.sub(who, 1, 24) .. mapping) == 1 then
+  if not CLUSTERED and redis.call('SISMEMBER', P .. ':{sweep}:tombstones', string.sub(who, 1, 24) .. string.sub(mapping, 1, NAMED)) == 1 then
     return nil
   end
-  local gen, sid = string.sub(mapping, 1, 7), string.sub(mapping, 8)
+  local gen, sid = string.sub(mapping, 1, 7), string.sub(mapping, 8, NAMED)
   publish_destroy(s, who, reason, gen, sid)
   return sid
 end
@@ -49,12 +51,15 @@ local function delete_foreign_and_classify(s, cid)
     redis.call('DEL', s)
     return EXTERNAL, true
   end
-  -- A session is due at its end or earlier, never later.
-  if not CLUSTERED then
-    local due = redis.call('ZSCORE', P .. ':{sweep}:due', cid)
-    if due and tonumber(due) > now() + 1 then
-      return EXTERNAL, false
-    end
+  -- A session is due at its end or earlier, never later, and so says its mapping. The schedule knows
+  -- it better, as each entry that comes up moves to the session's end; a cluster has it elsewhere.
+  local due = not CLUSTERED and redis.call('ZSCORE', P .. ':{sweep}:due', cid)
+  if not due then
+    local mapping = text_at(mapping_of(s))
+    due = mapping and #mapping == MAPPING and struct.unpack('>I6', mapping, NAMED + 1)
+  end
+  if due and tonumber(due) > now() + 1 then
+    return EXTERNAL, false
   end
   return EXPIRED, false
 end
