@@ -1,6 +1,6 @@
 //! Load on three nodes while nodes, the network and Redis fail at random; and what is left of it.
 //!
-//! `FAULT_SECONDS` (default 60) is how long; `SEED` repeats the choices, though not the timing.
+//! `FAULT_SECONDS` (default 60, and 30 with a near cache) is how long; `SEED` repeats the choices, though not the timing.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
 use std::collections::BTreeMap;
@@ -23,11 +23,21 @@ const WARM_UP: Duration = Duration::from_secs(15);
 
 #[test]
 fn random_faults_lose_no_acknowledged_update_leave_no_socket_behind_and_nothing_grows() {
-    let seconds = std::env::var("FAULT_SECONDS").map_or(60, |text| text.parse().unwrap());
+    run(&[], 60);
+}
+
+#[test]
+fn the_same_goes_for_nodes_with_a_near_cache() {
+    run(&["--near-cache"], 30);
+}
+
+fn run(flags: &[&str], seconds: u64) {
+    let seconds = std::env::var("FAULT_SECONDS").map_or(seconds, |text| text.parse().unwrap());
     let mut random = Random::seeded();
     // Its data survives: all that is acknowledged has to be there.
     let life = format!("{}s", LIFE.as_secs());
-    let mut testbed = Testbed::kept(&["--lease", "2s", "--max-age", &life]);
+    let flags = [&["--lease", "2s", "--max-age", &life], flags].concat();
+    let mut testbed = Testbed::kept(&flags);
     let lease = i64::try_from(LEASE.as_millis()).unwrap();
     let mut keyspaces = 0;
     let mut growth = LeakCheck::idle(&testbed);

@@ -85,6 +85,13 @@ impl Context {
         }
     }
 
+    /// Leaves the clients of sessions that nobody reads here any more.
+    pub(super) fn purge_near_cache(&self) {
+        if let Some(near) = &self.near_cache {
+            near.purge();
+        }
+    }
+
     /// Announcements may have been missed.
     pub(super) fn missed_announcements(&self) {
         if let Some(near) = &self.near_cache {

@@ -56,7 +56,7 @@ struct Slot {
 #[derive(Default)]
 struct State {
     known: Option<Known>,
-    /// What was announced last, a version or the end, and in which epoch.
+    /// The version that was announced last, and in which epoch.
     announced: Option<(Generation, u64)>,
     announced_in: u64,
     /// Announcements so far.
@@ -67,6 +67,12 @@ struct Known {
     record: Record,
     at: Instant,
     epoch: u64,
+}
+
+impl Known {
+    fn is_current(&self, epoch: u64, max_age: Duration) -> bool {
+        self.epoch == epoch && self.at.elapsed() <= max_age
+    }
 }
 
 /// The version of a session that has ended.
@@ -107,9 +113,8 @@ impl NearCache {
         let count = {
             let mut state = slot.lock();
             let fresh = state.known.as_ref().and_then(|known| {
-                let elapsed = known.at.elapsed();
-                let current = known.epoch == epoch && elapsed <= self.max_age;
-                current.then(|| known.record.later(elapsed)).flatten()
+                let current = known.is_current(epoch, self.max_age);
+                current.then(|| known.record.later(known.at.elapsed())).flatten()
             });
             if let Some(record) = fresh {
                 return Look::Hit(record);
@@ -152,14 +157,19 @@ impl NearCache {
         self.weigh(slot, record);
     }
 
-    /// The client's session has ended, or may have.
+    /// The client's session has ended, or may have: what is here goes, and a read that is under way is
+    /// not kept.
     pub(super) fn forget(&self, client: &ClientId) {
-        if let Some(entry) = self.entries.peek(client) {
-            let mut state = entry.slot.lock();
-            state.known = None;
-            // A read that is under way may be older.
-            state.count += 1;
-        }
+        self.entries.remove(client);
+    }
+
+    /// Removes what is not served any more, and with it the subscriptions to its clients.
+    pub(super) fn purge(&self) {
+        let epoch = self.epoch();
+        self.entries.retain(|_, entry| {
+            let state = entry.slot.lock();
+            state.known.as_ref().is_some_and(|known| known.is_current(epoch, self.max_age))
+        });
     }
 
     pub(super) fn announced(&self, announcement: &Announcement) {
@@ -171,7 +181,9 @@ impl NearCache {
             (SessionEvent::Destroy(end), Some(generation)) => (end.client_id, (generation, ENDED)),
             _ => return,
         };
-        if let Some(entry) = self.entries.peek(&client) {
+        if said.1 == ENDED {
+            self.forget(&client);
+        } else if let Some(entry) = self.entries.peek(&client) {
             entry.slot.lock().announced(said, self.epoch());
         }
     }
@@ -414,6 +426,8 @@ mod tests {
     fn nothing_from_before_a_gap_is_served_and_no_read_that_a_gap_overtook_is_kept() {
         let read = record(1);
         let world = World::with(&read);
+        world.0.purge();
+        assert_eq!(world.0.len(), 1);
         world.0.suspend();
         let fill = world.miss(&read);
         world.0.suspend();
@@ -454,7 +468,7 @@ mod tests {
         let batch = near.interest.take();
         near.interest.finish(&batch);
         assert!(near.interest.len() >= near.len());
-        drop(near.entries.drain().collect::<Vec<_>>());
-        assert_eq!(near.len(), 0);
+        near.purge();
+        assert_eq!(near.len(), 0, "none of them has a session");
     }
 }

@@ -47,7 +47,10 @@ impl Reconciler {
             // A few suspects must not put off the audit.
             tokio::select! {
                 () = view.suspected() => {}
-                () = tokio::time::sleep_until(next) => view.apply(Input::CompareAll),
+                () = tokio::time::sleep_until(next) => {
+                    self.context.purge_near_cache();
+                    view.apply(Input::CompareAll);
+                }
                 () = std::future::ready(()), if !again.is_empty() => {}
             }
             let clients = match view.take_suspects() {
