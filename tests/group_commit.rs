@@ -189,3 +189,44 @@ async fn plain_writes_that_meet_are_written_together_and_lose_no_key() {
     let writes = world.store.writes() - before;
     assert!(writes <= 5, "{CALLERS} requests took {writes} writes");
 }
+
+/// Adds one under the lease, sets a key of its own as a plain write, and answers what it sees.
+async fn add_and_note(session: axum_io_session::Session) -> Result<String> {
+    let n = session
+        .update(|data| {
+            let n = data.get::<i64>("n")?.unwrap_or(0) + 1;
+            data.insert("n", n)?;
+            Ok(n)
+        })
+        .await?;
+    session.insert(format!("note{n}"), n)?;
+    Ok(session.get::<i64>("n")?.unwrap_or(0).to_string())
+}
+
+#[tokio::test]
+async fn each_request_sees_what_it_left_itself_and_what_it_writes_later_is_merged() {
+    let world = world().await;
+    let (browser, session, _) = world.seeded(r#"{"n":0}"#).await;
+    let app = axum::Router::new()
+        .route("/", axum::routing::post(add_and_note))
+        .layer(world.bridge.layer());
+    world.store.hold_writes(true);
+    let mut requests = Vec::new();
+    for _ in 0..CALLERS {
+        let (app, mut browser) = (app.clone(), browser.clone());
+        requests.push(tokio::spawn(async move { browser.post(&app, "/", "").await }));
+    }
+    settle().await;
+    world.store.hold_writes(false);
+    let mut seen = Vec::new();
+    for request in requests {
+        let answer = request.await.unwrap();
+        assert!(answer.status.is_success(), "{}", answer.body);
+        seen.push(answer.body.parse::<i64>().unwrap());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=i64::try_from(CALLERS).unwrap()).collect::<Vec<_>>());
+    let kept = stored(&world, &session).await;
+    assert_eq!(kept["n"], json!(CALLERS));
+    assert_eq!(kept.as_object().unwrap().len(), CALLERS + 1, "{kept}");
+}

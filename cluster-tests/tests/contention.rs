@@ -105,11 +105,14 @@ fn twenty_first_posts_of_one_client_make_one_session_that_is_told_as_one() {
         assert_eq!(keys.len(), 20, "round {round}: {keys:?}");
         let id = session.session_id().unwrap().to_owned();
         let client = session.json["clientId"].as_str().unwrap();
+        // Those that met on a node were written together.
+        let written = redis.stored_version(PREFIX, client).unwrap();
+        assert!((1..=20).contains(&written), "{written}");
         let told: Vec<Vec<RecordedEvent>> = recorders
             .iter()
             .map(|recorder| {
-                until("20 changes", LIMIT, || {
-                    Some(recorder.of(&id)).filter(|told| told.len() >= 20)
+                until("as many changes as were written", LIMIT, || {
+                    Some(recorder.of(&id)).filter(|told| told.len() >= written)
                 })
             })
             .collect();

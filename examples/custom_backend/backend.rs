@@ -243,6 +243,11 @@ impl Backend for MemoryBackend {
         };
         if meant {
             self.shared.end(&mut state, &client, DestroyReason::Destroyed);
+            if let (DestroyTarget::Leased(_, _, lease), Some(entry)) =
+                (target, state.clients.get(&client))
+            {
+                entry.lease.release(lease, self.shared.config.lease_duration);
+            }
         }
         Ok(meant)
     }

@@ -22,7 +22,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':*')) do \
     lines[#lines + 1] = string.format('record %s %s%s %d %.0f', cid, hex(gen), id, ttl, exp) \
   elseif part == 'm' then \
     local value = redis.call('GET', key) \
-    local state = #value == 51 and 'ended' or 'open' \
+    local state = #value == 56 and 'open' or 'ended' \
     lines[#lines + 1] = string.format('mapping %s %s%s %d %s', cid, hex(string.sub(value, 1, 7)), string.sub(value, 8, 50), ttl, state) \
   elseif part == 'l' then lines[#lines + 1] = 'lease ' .. cid .. ' - ' .. ttl \
   elseif sid then lines[#lines + 1] = 'pointer ' .. sid .. ' ' .. redis.call('GET', key) .. ' ' .. ttl \

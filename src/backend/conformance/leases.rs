@@ -159,7 +159,10 @@ checks! {
         let late = world.backend.destroy(DestroyTarget::Leased(client, generation, lost.lease)).await;
         assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
         assert!(world.backend.destroy(DestroyTarget::Leased(client, generation, next.lease)).await.unwrap());
-        world.backend.release(&client, next.lease);
+        let begun = Instant::now();
+        let after = in_time("the end gave it back", world.backend.acquire(&client, LIMIT)).await.unwrap();
+        assert!(begun.elapsed() < world.config.lease_duration / 2);
+        world.backend.release(&client, after.lease);
         world.expect_published(&client, &["created", "destroyed"]).await;
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::places::{self, Places};
-use super::round::{Content, Round, fail_all};
+use super::round::{Caller, Content, Round, fail_all};
 use crate::backend::{LeaseToken, lease_queue};
 use crate::bridge::group::Writers;
 use crate::error::{Error, ErrorKind, Result};
@@ -377,8 +377,8 @@ impl Turn {
         let stored = self.shared.with(|round| {
             round.check()?;
             Ok(round.is_unsettled().then(|| {
-                let (sender, stored) = oneshot::channel();
-                round.batch.push(sender);
+                let (caller, stored) = Caller::new(None);
+                round.batch.push(caller);
                 stored
             }))
         });
@@ -410,9 +410,9 @@ impl Turn {
         let round = state.round(*lease).ok_or_else(Error::lease_lost)?;
         round.check()?;
         let given = self.record.as_deref().ok_or_else(Error::ended)?;
+        let (caller, stored) = Caller::new(Some(left.clone()));
         round.change(&Content::from(given), left, self.rebases);
-        let (sender, stored) = oneshot::channel();
-        round.batch.push(sender);
+        round.batch.push(caller);
         let begins = !std::mem::replace(&mut round.writing, true);
         self.over.store(true, Ordering::Relaxed);
         if !state.pass_on(place, writers)

@@ -9,14 +9,51 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Acquired, LeaseToken};
 use crate::error::{Error, Result};
-use crate::session::{MaxAge, Record, SessionData};
+use crate::session::{MaxAge, Record, SessionData, Stamp};
 
 /// How long the callers of one node may run on one lease: the last one that begins before may run
 /// longer.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// Who waits for a write, and what came of it.
-pub(super) type Written = oneshot::Sender<Result<Arc<Record>>>;
+/// Who waits for a write.
+#[derive(Debug)]
+pub(super) struct Caller {
+    done: oneshot::Sender<Result<Arc<Record>>>,
+    /// What it left, if it changed anything.
+    left: Option<Content>,
+}
+
+impl Caller {
+    pub(super) fn new(left: Option<Content>) -> (Self, oneshot::Receiver<Result<Arc<Record>>>) {
+        let (done, written) = oneshot::channel();
+        (Self { done, left }, written)
+    }
+
+    /// Its change is stored, and this is what the session is now. It is given the session as it left
+    /// it: that is what its request shows. If others went on from there, its version is an older one,
+    /// so that a later write of the same request is merged into what they made of it.
+    fn succeed(self, stored: &Arc<Record>) {
+        let record = match self.left.filter(|left| !left.is_of(stored)) {
+            Some(Content { data, max_age }) => Arc::new(Record {
+                data,
+                max_age,
+                version: stored.version.saturating_sub(1),
+                stamp: Stamp::default(),
+                ..Record::clone(stored)
+            }),
+            None => stored.clone(),
+        };
+        // A caller that is gone does not mind.
+        let _ = self.done.send(Ok(record));
+    }
+}
+
+/// What was left is stored.
+pub(super) fn succeed_all(callers: Vec<Caller>, stored: &Arc<Record>) {
+    for caller in callers {
+        caller.succeed(stored);
+    }
+}
 
 /// What a caller that has its turn may change.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +69,10 @@ impl From<&Record> for Content {
 }
 
 impl Content {
+    fn is_of(&self, record: &Record) -> bool {
+        self.data == record.data && self.max_age == record.max_age
+    }
+
     /// This, with what leads from `old` to `new`.
     pub(super) fn rebased(&self, old: &Self, new: &Self) -> Self {
         let mut data = self.data.clone();
@@ -57,7 +98,7 @@ pub(super) struct Round {
     /// Grows when `latest` changes by others than the one who has its turn.
     pub(super) rebases: u64,
     /// Whose changes `latest` holds and `stored` does not.
-    pub(super) batch: Vec<Written>,
+    pub(super) batch: Vec<Caller>,
     /// Whether somebody in `batch` changed anything.
     pub(super) dirty: bool,
     /// A task writes.
@@ -112,7 +153,7 @@ impl Round {
     /// The session with what the callers before left.
     pub(super) fn record(&self) -> Option<Arc<Record>> {
         let (stored, latest) = (self.stored.as_ref()?, self.latest.as_ref()?);
-        if Content::from(&**stored) == *latest {
+        if latest.is_of(stored) {
             return Some(stored.clone());
         }
         let Content { data, max_age } = latest.clone();
@@ -163,7 +204,7 @@ impl Round {
     }
 
     /// From now on nobody may build on what is here. Returns those that did, to be told.
-    pub(super) fn fail(&mut self, error: &Error) -> Vec<Written> {
+    pub(super) fn fail(&mut self, error: &Error) -> Vec<Caller> {
         self.failed.get_or_insert_with(|| error.without_source());
         self.lost.cancel();
         self.dirty = false;
@@ -172,13 +213,13 @@ impl Round {
 }
 
 /// Says to all who wait why nothing was written.
-pub(super) fn fail_all(callers: Vec<Written>, error: Error) {
+pub(super) fn fail_all(callers: Vec<Caller>, error: Error) {
     let mut callers = callers.into_iter();
     let first = callers.next();
     for caller in callers {
-        let _ = caller.send(Err(error.without_source()));
+        let _ = caller.done.send(Err(error.without_source()));
     }
     if let Some(first) = first {
-        let _ = first.send(Err(error));
+        let _ = first.done.send(Err(error));
     }
 }

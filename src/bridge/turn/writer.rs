@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::line::{Shared, Turn, outcome};
-use super::round::{Content, Written, fail_all};
+use super::round::{Caller, Content, fail_all, succeed_all};
 use crate::backend::{Commit, Committed};
 use crate::error::{Error, Result};
 use crate::session::{MaxAge, Record, SessionData};
@@ -37,7 +37,7 @@ struct Writer {
 /// What is to be written, and for whom.
 struct Batch {
     commit: Commit,
-    callers: Vec<Written>,
+    callers: Vec<Caller>,
 }
 
 impl Writer {
@@ -55,7 +55,7 @@ impl Writer {
                     if released {
                         self.round.finish(true);
                     }
-                    notify(callers, &record);
+                    succeed_all(callers, &record);
                     if released {
                         return;
                     }
@@ -106,7 +106,7 @@ impl Writer {
             match next?? {
                 Next::Write(batch) => return Some(batch),
                 // They changed nothing, and what they read is stored by now.
-                Next::Tell(callers, stored) => notify(callers, &stored),
+                Next::Tell(callers, stored) => succeed_all(callers, &stored),
                 Next::Nothing { over } => {
                     if over {
                         self.round.finish(false);
@@ -118,7 +118,7 @@ impl Writer {
     }
 
     /// Puts a batch back, on top of what another writer made of the session.
-    fn again(&self, mut callers: Vec<Written>, newest: Record) {
+    fn again(&self, mut callers: Vec<Caller>, newest: Record) {
         self.round.with(|round| {
             round.rebase(newest);
             callers.append(&mut round.batch);
@@ -127,7 +127,7 @@ impl Writer {
         });
     }
 
-    fn fail(&self, mut callers: Vec<Written>, error: Error) {
+    fn fail(&self, mut callers: Vec<Caller>, error: Error) {
         let over = self.round.with(|round| {
             callers.append(&mut round.fail(&error));
             round.writing = false;
@@ -143,13 +143,6 @@ impl Writer {
 /// What there is to do for a round.
 enum Next {
     Write(Batch),
-    Tell(Vec<Written>, Arc<Record>),
+    Tell(Vec<Caller>, Arc<Record>),
     Nothing { over: bool },
-}
-
-/// Callers that are gone don't mind.
-fn notify(callers: Vec<Written>, record: &Arc<Record>) {
-    for caller in callers {
-        let _ = caller.send(Ok(record.clone()));
-    }
 }
