@@ -31,11 +31,15 @@ fn the_same_goes_for_nodes_with_a_near_cache() {
     run(&["--near-cache"], 30);
 }
 
+/// Nothing is served for longer than this without being read again.
+const STALE: Duration = Duration::from_secs(5);
+
 fn run(flags: &[&str], seconds: u64) {
     let seconds = std::env::var("FAULT_SECONDS").map_or(seconds, |text| text.parse().unwrap());
     let mut random = Random::seeded();
     // Its data survives: all that is acknowledged has to be there.
     let life = format!("{}s", LIFE.as_secs());
+    let stale = if flags.is_empty() { Duration::ZERO } else { STALE };
     let flags = [&["--lease", "2s", "--max-age", &life], flags].concat();
     let mut testbed = Testbed::kept(&flags);
     let lease = i64::try_from(LEASE.as_millis()).unwrap();
@@ -70,6 +74,8 @@ fn run(flags: &[&str], seconds: u64) {
     });
     println!("{faults:#?}");
 
+    // An announcement may have been lost without a trace.
+    std::thread::sleep(stale);
     let healed = Instant::now();
     problems.extend(workload.finish());
     told.add(workload.settle(healed, BOUND, Duration::ZERO));
