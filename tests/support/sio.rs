@@ -18,8 +18,7 @@ use super::LIMIT;
 pub async fn serve(app: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let listener = axum::serve::ListenerExt::tap_io(listener, |io| _ = io.set_nodelay(true));
-    tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
+    tokio::spawn(axum_io_session::serve(listener, app).into_future());
     address
 }
 
