@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new().route("/visit", post(visit)).layer(bridge.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     axum_io_session::serve(listener, app)
+        .with_bridge(&bridge)
         .with_graceful_shutdown(async {
             // If Ctrl-C can't be caught the server keeps running.
             if tokio::signal::ctrl_c().await.is_err() {
@@ -32,6 +33,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         })
         .await?;
-    bridge.shutdown().await;
     Ok(())
 }

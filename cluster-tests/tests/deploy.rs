@@ -198,6 +198,49 @@ fn three_nodes_behind_haproxy_are_one() {
 }
 
 #[test]
+fn a_rolling_restart_behind_nginx_loses_nothing_and_fails_no_request() {
+    let redis = Redis::start();
+    let start = |name| {
+        let flags = ["--redis", &redis.url, "--keys", KEY, "--trust-proxy", "--node", name];
+        Node::start_with(&flags, &[("DRAIN_WINDOW", "2s")])
+    };
+    let mut nodes: Vec<Node> = ["node1", "node2", "node3"].map(start).into();
+    let balancer = Balancer::nginx(&nodes);
+    let files = tempfile::tempdir().unwrap();
+    let (ready, stop) = (files.path().join("ready"), files.path().join("stop"));
+    let variables = [("READY", ready.display().to_string()), ("STOP", stop.display().to_string())];
+    let url = balancer.url.clone();
+    let browsers = std::thread::spawn(move || {
+        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+        run_js_with("rolling.mjs", &[&url], &variables);
+    });
+    until("the browsers work", LIMIT, || {
+        assert!(!browsers.is_finished(), "they have failed");
+        ready.exists().then_some(())
+    });
+    for node in &mut nodes {
+        node.restart();
+        // The pause that deploy/README.md asks for.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    std::fs::write(&stop, "").unwrap();
+    browsers.join().unwrap();
+    let log = balancer.program.log();
+    let failed: Vec<&str> = log.lines().filter(|line| line.contains("\" 502 ")).collect();
+    assert_eq!(failed, [""; 0]);
+    // Each came back under its name, and is listed once.
+    let listed = ureq::get(format!("{}/monitor/nodes", nodes[0].url())).call().unwrap();
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed.into_body().read_to_string().unwrap()).unwrap();
+    let names = listed["nodes"].as_array().unwrap().iter().map(|node| node["node"].as_str());
+    assert_eq!(names.collect::<Vec<_>>(), [Some("node1"), Some("node2"), Some("node3")]);
+    drop(balancer);
+    for node in nodes {
+        node.stop();
+    }
+}
+
+#[test]
 fn redis_conf_has_what_the_nodes_need_and_keeps_its_password() {
     let redis = Redis::start();
     let mut stranger = Connection::open(&redis.address).unwrap();

@@ -108,13 +108,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     });
     println!("listening on http://{}", listener.local_addr()?);
     axum_io_session::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            stopped.await;
-            // Open sockets keep the server from ending.
-            io.close().await;
-        })
+        .with_bridge(&bridge)
+        .with_graceful_shutdown(stopped)
         .await?;
-    bridge.shutdown().await;
     stop_admin.cancel();
     if let Some(admin) = admin {
         admin.await??;
@@ -134,6 +130,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
         .max_payload(MEGABYTE)
         .lease_duration(args.lease)
         .retry_after(args.retry_after)
+        .drain_window(args.drain)
         .when_unavailable(args.when_away)
         .trusted_proxies(args.trusted_proxies)
         .socket_pairing(args.pairing)
@@ -145,6 +142,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
             SocketMessages::default()
                 .set(Some("session:set"))
                 .destroy(Some("session:destroy"))
+                .moving(Some("session:move"))
                 .include_ids(true),
         );
     if let Some(node) = &args.node {

@@ -20,7 +20,7 @@ mod run;
 mod service;
 
 use std::fmt;
-use std::future::{Future, IntoFuture, pending, ready};
+use std::future::{Future, IntoFuture, pending};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use axum::serve::Listener;
 
 use limits::Limits;
 use run::Server;
+
+use crate::bridge::SessionBridge;
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -48,7 +50,14 @@ where
     L: Listener,
     L::Addr: Clone + Sync + 'static,
 {
-    Serve { listener, app, limits: Limits::default(), shutdown: limits::SHUTDOWN, signal: None }
+    Serve {
+        listener,
+        app,
+        limits: Limits::default(),
+        shutdown: limits::SHUTDOWN,
+        signal: None,
+        bridge: None,
+    }
 }
 
 /// A server that has not begun. Await it. Dropping the future that it becomes ends all connections.
@@ -59,6 +68,7 @@ pub struct Serve<L> {
     limits: Limits,
     shutdown: Duration,
     signal: Option<Signal>,
+    bridge: Option<SessionBridge>,
 }
 
 impl<L> Serve<L> {
@@ -96,6 +106,24 @@ impl<L> Serve<L> {
     }
 }
 
+impl<L> Serve<L> {
+    /// Stops the bridge too: at the signal it is [drained](SessionBridge::drain) while the server goes on, and
+    /// after the server's end it is [shut down](SessionBridge::shutdown).
+    ///
+    /// ```no_run
+    /// # use axum_io_session::SessionBridge;
+    /// # async fn start(bridge: SessionBridge, app: axum::Router) -> std::io::Result<()> {
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    /// # async fn signal() {}
+    /// axum_io_session::serve(listener, app).with_bridge(&bridge).with_graceful_shutdown(signal()).await
+    /// # }
+    /// ```
+    pub fn with_bridge(mut self, bridge: &SessionBridge) -> Self {
+        self.bridge = Some(bridge.clone());
+        self
+    }
+}
+
 impl<L> Serve<L>
 where
     L: Listener,
@@ -104,8 +132,17 @@ where
     async fn run(self) -> std::io::Result<()> {
         let mut server = Server::new(self.app, self.limits);
         let signal = self.signal.unwrap_or_else(|| Box::pin(pending()));
-        server.accept(self.listener, signal, ready(())).await;
+        let bridge = self.bridge;
+        let drained = async {
+            if let Some(bridge) = &bridge {
+                bridge.drain().await;
+            }
+        };
+        server.accept(self.listener, signal, drained).await;
         server.stop(self.shutdown).await;
+        if let Some(bridge) = &bridge {
+            bridge.shutdown().await;
+        }
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub struct Client {
     events: VecDeque<(String, Value)>,
     pub set_cookies: Vec<String>,
     pub disconnected: bool,
+    /// By a packet, not by the end of its connection.
+    pub was_sent_away: bool,
 }
 
 impl Client {
@@ -63,6 +65,7 @@ impl Client {
             events: VecDeque::new(),
             set_cookies,
             disconnected: false,
+            was_sent_away: false,
         };
         assert!(client.packet().await.unwrap().starts_with('0'));
         client.join().await?;
@@ -129,6 +132,7 @@ impl Client {
             return Some((rest[..split].parse().unwrap(), values[0].clone()));
         } else if packet.starts_with("41") {
             self.disconnected = true;
+            self.was_sent_away = true;
         }
         None
     }
