@@ -202,7 +202,7 @@ fn a_rolling_restart_behind_nginx_loses_nothing_and_fails_no_request() {
     let redis = Redis::start();
     let start = |name| {
         let flags = ["--redis", &redis.url, "--keys", KEY, "--trust-proxy", "--node", name];
-        Node::start_with(&flags, &[("DRAIN_WINDOW", "2s")])
+        Node::start_with(&flags, &[("DRAIN_WINDOW", "300ms")])
     };
     let mut nodes: Vec<Node> = ["node1", "node2", "node3"].map(start).into();
     let balancer = Balancer::nginx(&nodes);
@@ -218,8 +218,9 @@ fn a_rolling_restart_behind_nginx_loses_nothing_and_fails_no_request() {
         assert!(!browsers.is_finished(), "they have failed");
         ready.exists().then_some(())
     });
-    for node in &mut nodes {
-        node.restart();
+    // Twice, so that a node also stops just after another one came back.
+    for at in [0, 1, 2, 0, 1, 2] {
+        nodes[at].restart();
         // The pause that deploy/README.md asks for.
         std::thread::sleep(Duration::from_secs(1));
     }
