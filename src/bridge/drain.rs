@@ -24,7 +24,7 @@ pub(super) async fn drain(core: &Core) {
 async fn send_away(core: &Core) {
     let (begun, window) = (Instant::now(), core.options.drain_window);
     // The last ones need some of the window to move.
-    tell_to_move(core, begun, window * 3 / 4).await;
+    tell_to_move(core, begun, window * 4 / 5).await;
     while !core.sockets.is_empty() && begun.elapsed() < window {
         sleep_until((Instant::now() + STEP).min(begun + window)).await;
     }
@@ -69,4 +69,69 @@ async fn close_connections(core: &Core) {
     }
     // Socket.IO forgets those that it closes, and never says that they are gone.
     attach::detach_closed_sockets(core);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, ready};
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::bridge::{Attachment, SessionBridge, SinkError, SocketPairing, SocketSink};
+    use crate::session::ClientId;
+
+    /// Sockets that only note when they were asked to move.
+    #[derive(Clone)]
+    struct Sockets {
+        begun: Instant,
+        told: Arc<Mutex<Vec<Duration>>>,
+        open: Arc<AtomicBool>,
+    }
+
+    impl SocketSink for Sockets {
+        fn emit(&self, _: &Message) -> Result<(), SinkError> {
+            self.told.lock().unwrap().push(self.begun.elapsed());
+            Ok(())
+        }
+
+        fn is_open(&self) -> bool {
+            self.open.load(Ordering::Relaxed)
+        }
+
+        fn disconnect(&self) -> bool {
+            true
+        }
+
+        fn close_server(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            self.open.store(false, Ordering::Relaxed);
+            Box::pin(ready(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_sockets_move_at_an_even_rate_and_what_stays_is_closed_at_the_end() {
+        let window = Duration::from_secs(20);
+        let bridge = SessionBridge::builder().drain_window(window).build().await.unwrap();
+        let open = Arc::new(AtomicBool::new(true));
+        let sockets = Sockets { begun: Instant::now(), told: Arc::default(), open };
+        let mut guards = Vec::new();
+        for _ in 0..10_000 {
+            let (client, sink) = (ClientId::generate(), sockets.clone());
+            bridge.backend().watch(&client).await.unwrap();
+            let pairing = SocketPairing::Strict;
+            let socket = Attachment::new(client, pairing, None, false, sockets.begun, sink);
+            guards.push(bridge.attach_socket(socket).unwrap());
+        }
+        bridge.drain().await;
+        assert!(sockets.begun.elapsed() >= window && !sockets.is_open());
+        let told = sockets.told.lock().unwrap();
+        assert_eq!(told.len(), 10_000);
+        let of = |second: u64| told.iter().filter(|at| at.as_secs() == second).count();
+        let average = told.len() / 20;
+        let peak = (0..20).map(of).max().unwrap();
+        assert!(peak * 10 <= average * 13, "{peak} in a second, {average} on average");
+        assert_eq!(bridge.stats().sockets, 0);
+    }
 }
