@@ -16,7 +16,6 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::Html;
-use axum::serve::ListenerExt as _;
 use axum::{Router, routing};
 use axum_io_session::socket::attach;
 use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
@@ -164,8 +163,6 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .with_state((io, node));
     let app = bridge_session(app, socket_layer, &bridge);
     println!("listening on http://{}", listener.local_addr()?);
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service()).await?;
+    axum_io_session::serve(listener, app).await?;
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::serve::ListenerExt as _;
 use axum::{Router, routing::post};
 use axum_io_session::store::{SessionStore, SetOutcome, StoreResult, StoredSession};
 use axum_io_session::{Error, Session, SessionBridge, SessionId};
@@ -68,9 +67,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let app = Router::new().route("/visit", post(visit)).layer(bridge.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service()).await?;
+    axum_io_session::serve(listener, app).await?;
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use axum_io_session::{Error, Session, SessionBridge, SessionEvent};
 use futures_util::{Stream, StreamExt as _};
 
@@ -61,8 +60,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/events", get(watch))
         .with_state(bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service()).await?;
+    axum_io_session::serve(listener, app).await?;
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! Run it: cargo run --example file_store
 //! Try it: curl -c jar -b jar -X POST localhost:3000/visit   (kill it, start it, try again)
 
-use axum::serve::ListenerExt as _;
 use axum::{Router, routing::post};
 use axum_io_session::store::FileStore;
 use axum_io_session::{Error, Session, SessionBridge};
@@ -25,9 +24,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let app = Router::new().route("/visit", post(visit)).layer(bridge.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service())
+    axum_io_session::serve(listener, app)
+        .with_bridge(&bridge)
         .with_graceful_shutdown(async {
             // If Ctrl-C can't be caught the server keeps running.
             if tokio::signal::ctrl_c().await.is_err() {
@@ -35,6 +33,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         })
         .await?;
-    bridge.shutdown().await;
     Ok(())
 }

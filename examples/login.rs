@@ -12,7 +12,6 @@ use axum::extract::Path;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::Html;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use axum_io_session::socket::attach;
 use axum_io_session::{
@@ -119,8 +118,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(logout));
     let app = bridge_session(app, socket_layer, &bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service()).await?;
+    axum_io_session::serve(listener, app).await?;
     Ok(())
 }

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 
-use axum::serve::ListenerExt as _;
 use axum::{Json, Router, routing::get};
 use axum_io_session::socket::attach;
 use axum_io_session::{Error, Session, SessionBridge, SocketSessionExt as _, bridge_session};
@@ -46,8 +45,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = bridge_session(Router::new().route("/", get(index)), socket_layer, &bridge);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    axum::serve(listener, app.into_make_service()).await?;
+    axum_io_session::serve(listener, app).await?;
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `redis` | yes | [`backend::redis`]: several nodes share sessions through Redis or Valkey |
+//! | `serve` | yes | [`serve()`]: a server for the application, with limits and a shutdown that ends in time |
 //! | `redis-tls` | | `rediss://` URLs: Redis over TLS, by rustls |
 //! | `file-store` | | [`store::FileStore`]: sessions of one node in a file that survives restarts |
 //! | `monitor` | | [`monitor`]: routes for operators, with health, metrics and a dashboard |
@@ -24,6 +25,9 @@ pub mod guide;
 #[cfg(feature = "monitor")]
 #[cfg_attr(docsrs, doc(cfg(feature = "monitor")))]
 pub mod monitor;
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
+pub mod serve;
 pub mod session;
 pub mod socket;
 pub mod store;
@@ -31,6 +35,9 @@ pub mod web;
 
 pub use bridge::{SessionBridge, SessionContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
+pub use serve::serve;
 pub use session::{
     ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEvent, SessionId,
     generate_uid,

@@ -41,6 +41,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("web", vec!["session", "backend", "bridge"]),
         ("socket", vec!["session", "backend", "bridge"]),
         ("monitor", vec!["session", "bridge"]),
+        ("serve", vec!["bridge"]),
     ])
 }
 

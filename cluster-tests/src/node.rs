@@ -108,6 +108,19 @@ impl Node {
     /// # Panics
     /// If it does not stop in time, or with another code than 0.
     pub fn stop(mut self) {
+        self.terminate();
+    }
+
+    /// Stops it as [`stop`](Self::stop) does, and starts it again with the same flags on the same port.
+    ///
+    /// # Panics
+    /// As [`stop`](Self::stop) and [`start`](Self::start).
+    pub fn restart(&mut self) {
+        self.terminate();
+        self.start_again();
+    }
+
+    fn terminate(&mut self) {
         self.signal("-TERM");
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
@@ -148,6 +161,8 @@ fn launch(
     let mut child = Command::new(binary())
         .args(["--port", port])
         .args(flags)
+        // Tests stop nodes whose sockets have nowhere to go.
+        .env("DRAIN_WINDOW", "200ms")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .env("RUST_LOG", "info,axum_io_session=debug")
         .stdin(Stdio::null())

@@ -197,6 +197,56 @@ fn three_nodes_behind_haproxy_are_one() {
     sockets_and_http_through(Balancer::haproxy);
 }
 
+fn rolling_restart_behind(start_balancer: fn(&[Node]) -> Balancer) {
+    let redis = Redis::start();
+    let start = |name| {
+        let flags = ["--redis", &redis.url, "--keys", KEY, "--trust-proxy", "--node", name];
+        Node::start_with(&flags, &[("DRAIN_WINDOW", "300ms")])
+    };
+    let mut nodes: Vec<Node> = ["node1", "node2", "node3"].map(start).into();
+    let balancer = start_balancer(&nodes);
+    let files = tempfile::tempdir().unwrap();
+    let (ready, stop) = (files.path().join("ready"), files.path().join("stop"));
+    let variables = [("READY", ready.display().to_string()), ("STOP", stop.display().to_string())];
+    let url = balancer.url.clone();
+    let browsers = std::thread::spawn(move || {
+        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+        run_js_with("rolling.mjs", &[&url], &variables);
+    });
+    until("the browsers work", LIMIT, || {
+        assert!(!browsers.is_finished(), "they have failed");
+        ready.exists().then_some(())
+    });
+    // Twice, so that a node also stops just after another one came back.
+    for at in [0, 1, 2, 0, 1, 2] {
+        nodes[at].restart();
+        // The pause that deploy/README.md asks for.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    std::fs::write(&stop, "").unwrap();
+    browsers.join().unwrap();
+    // Each came back under its name, and is listed once.
+    let listed = ureq::get(format!("{}/monitor/nodes", nodes[0].url())).call().unwrap();
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed.into_body().read_to_string().unwrap()).unwrap();
+    let names = listed["nodes"].as_array().unwrap().iter().map(|node| node["node"].as_str());
+    assert_eq!(names.collect::<Vec<_>>(), [Some("node1"), Some("node2"), Some("node3")]);
+    drop(balancer);
+    for node in nodes {
+        node.stop();
+    }
+}
+
+#[test]
+fn a_rolling_restart_behind_nginx_loses_nothing_and_fails_no_request() {
+    rolling_restart_behind(Balancer::nginx);
+}
+
+#[test]
+fn a_rolling_restart_behind_haproxy_loses_nothing_and_fails_no_request() {
+    rolling_restart_behind(Balancer::haproxy);
+}
+
 #[test]
 fn redis_conf_has_what_the_nodes_need_and_keeps_its_password() {
     let redis = Redis::start();

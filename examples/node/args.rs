@@ -17,6 +17,7 @@ pub(crate) struct Args {
     pub(crate) max_age: Duration,
     pub(crate) lease: Duration,
     pub(crate) retry_after: Duration,
+    pub(crate) drain: Duration,
     pub(crate) when_away: WhenUnavailable,
     pub(crate) node: Option<String>,
     pub(crate) trusted_proxies: usize,
@@ -56,6 +57,7 @@ One node: HTTP and Socket.IO share one session.
   --max-age 24h          SESSION_MAX_AGE  life of a session since its last write
   --lease 10s            SESSION_LEASE    how long a dead handler may block a session
   --retry-after 1s       RETRY_AFTER      `Retry-After` of a 503, in whole seconds
+  --drain 10s            DRAIN_WINDOW     how long sockets have to move away before the node stops
   --when-away refuse|anonymous WHEN_AWAY  if sessions can't be loaded: 503, or an empty one to read
   --node NAME            NODE_NAME        name in events, default a random one
   --trust-proxy          TRUST_PROXY=1    trust the forwarding headers of one proxy; a number: of so many
@@ -127,6 +129,7 @@ impl Args {
             max_age: given.duration("--max-age", "SESSION_MAX_AGE", "24h")?,
             lease: given.duration("--lease", "SESSION_LEASE", "10s")?,
             retry_after: given.duration("--retry-after", "RETRY_AFTER", "1s")?,
+            drain: given.duration("--drain", "DRAIN_WINDOW", "10s")?,
             when_away: given.choice(
                 "--when-away",
                 "WHEN_AWAY",

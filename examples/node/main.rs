@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use args::{Args, Store};
 use axum::extract::DefaultBodyLimit;
-use axum::serve::ListenerExt as _;
 use axum_io_session::bridge::SocketMessages;
 use axum_io_session::socket::attach;
 use axum_io_session::store::FileStore;
@@ -33,9 +32,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long running requests may take once the node has been asked to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-/// How long those at the address for operators may take then.
+/// How long requests at the address for operators may take once the node has stopped.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// The largest body and message that the node accepts.
 const MEGABYTE: usize = 1_000_000;
@@ -104,35 +101,19 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let stop_admin = CancellationToken::new();
     let admin = admin.map(|listener| {
         let (app, stop) = (monitor::router(&bridge), stop_admin.clone());
-        tokio::spawn(async move {
-            axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
-        })
+        let serve = axum_io_session::serve(listener, app)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .shutdown_timeout(ADMIN_DRAIN);
+        tokio::spawn(serve.into_future())
     });
     println!("listening on http://{}", listener.local_addr()?);
-    let stopping = CancellationToken::new();
-    let begun = stopping.clone();
-    // Without TCP_NODELAY small messages wait up to 40 ms for a delayed acknowledgement.
-    let listener = listener.tap_io(|io| _ = io.set_nodelay(true));
-    let served = axum::serve(listener, app.into_make_service())
-        .with_graceful_shutdown(async move {
-            stopped.await;
-            begun.cancel();
-            // Open sockets keep the server from ending.
-            io.close().await;
-        })
-        .into_future();
-    tokio::select! {
-        served = served => served?,
-        // So does a client that has sent half a request.
-        () = async { stopping.cancelled().await; tokio::time::sleep(DRAIN).await } => {}
-    }
-    bridge.shutdown().await;
+    axum_io_session::serve(listener, app)
+        .with_bridge(&bridge)
+        .with_graceful_shutdown(stopped)
+        .await?;
     stop_admin.cancel();
     if let Some(admin) = admin {
-        // A client that has sent half a request must not keep this one from ending either.
-        if let Ok(served) = tokio::time::timeout(ADMIN_DRAIN, admin).await {
-            served??;
-        }
+        admin.await??;
     }
     Ok(())
 }
@@ -149,6 +130,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
         .max_payload(MEGABYTE)
         .lease_duration(args.lease)
         .retry_after(args.retry_after)
+        .drain_window(args.drain)
         .when_unavailable(args.when_away)
         .trusted_proxies(args.trusted_proxies)
         .socket_pairing(args.pairing)
@@ -160,6 +142,7 @@ async fn bridge(args: &Args) -> axum_io_session::Result<SessionBridge> {
             SocketMessages::default()
                 .set(Some("session:set"))
                 .destroy(Some("session:destroy"))
+                .moving(Some("session:move"))
                 .include_ids(true),
         );
     if let Some(node) = &args.node {

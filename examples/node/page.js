@@ -104,6 +104,8 @@ async function main() {
     const { ok, clientId, sessionId, session } = await answer("session:get");
     return ok ? { clientId, sessionId, session } : request("GET", "session");
   };
+  // This node is about to stop: another one takes the connection.
+  socket.on("session:move", () => doing.then(() => socket.disconnect().connect()));
   for (const name of ["session:set", "session:destroy"]) {
     socket.on(name, (payload) => {
       log(name.slice(8), name, payload.node, `session ${short(payload.sessionId)} ${describe(payload)}`);

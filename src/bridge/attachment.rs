@@ -1,6 +1,8 @@
 //! One socket of a client: which of its sessions it may see, and what it was notified of.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub(crate) trait SocketSink: Send + Sync + 'static {
     fn is_open(&self) -> bool;
     /// Disconnects it; `false` if that has to be tried again.
     fn disconnect(&self) -> bool;
+    /// Closes all connections of the Socket.IO server that it belongs to.
+    fn close_server(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// A message for all sockets that may see one session.

@@ -159,6 +159,14 @@ impl SessionBridgeBuilder {
         self
     }
 
+    /// How long a [`drain`](SessionBridge::drain) gives sockets to move to other nodes, 0 to 10 minutes.
+    /// Default 10 seconds. The process has to be given more than that to stop: handlers, 10 seconds, and
+    /// requests, 10 seconds, come after it.
+    pub fn drain_window(mut self, window: Duration) -> Self {
+        self.options.drain_window = window;
+        self
+    }
+
     /// How many events a slow listener may fall behind before it is notified that it missed some,
     /// 16 to 1,048,576. Default 4096.
     pub fn event_capacity(mut self, events: usize) -> Self {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,10 @@ pub(crate) struct Core {
     pub(super) tasks: TaskTracker,
     /// Callers that hold a lease or wait for one.
     pub(super) handlers: TaskTracker,
+    /// No new sockets from now on: they belong on other nodes.
+    pub(super) draining: CancellationToken,
+    /// The drain is over.
+    pub(super) drained: OnceCell<()>,
     /// No new leases from now on.
     pub(super) stopping: CancellationToken,
     /// All tasks end now.
@@ -62,6 +67,8 @@ impl Core {
             started: Instant::now(),
             tasks,
             handlers,
+            draining: CancellationToken::new(),
+            drained: OnceCell::new(),
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),

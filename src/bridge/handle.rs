@@ -62,6 +62,11 @@ impl SessionBridge {
         &self.core.counters
     }
 
+    /// Whether a [`drain`](Self::drain) has begun.
+    pub fn is_draining(&self) -> bool {
+        self.core.draining.is_cancelled()
+    }
+
     /// Whether a shutdown has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         self.core.stopping.is_cancelled()

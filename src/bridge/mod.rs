@@ -13,6 +13,7 @@ mod context;
 mod core;
 mod delivery;
 mod dispatch;
+mod drain;
 mod engines;
 mod events;
 mod group;

@@ -164,6 +164,9 @@ pub struct SocketMessages {
     pub destroy: Option<String>,
     /// Name of the message that every attached socket gets after a cleanup. Default: `None`.
     pub cleanup: Option<String>,
+    /// Name of the message that asks a socket to connect to another node; `None` switches it off.
+    /// Default: `sessionMove`. Its `withinMs` is the time until the connection is closed.
+    pub moving: Option<String>,
     /// Whether messages carry `sessionId`. Default: no, for injected scripts can
     /// steal all that page scripts can read.
     pub include_ids: bool,
@@ -175,6 +178,7 @@ impl Default for SocketMessages {
             set: Some("sessionSet".into()),
             destroy: Some("sessionDestroy".into()),
             cleanup: None,
+            moving: Some("sessionMove".into()),
             include_ids: false,
         }
     }
@@ -199,6 +203,13 @@ impl SocketMessages {
     #[must_use]
     pub fn cleanup(mut self, name: Option<&str>) -> Self {
         self.cleanup = name.map(str::to_owned);
+        self
+    }
+
+    /// Names the message that asks a socket to connect to another node; `None` switches it off.
+    #[must_use]
+    pub fn moving(mut self, name: Option<&str>) -> Self {
+        self.moving = name.map(str::to_owned);
         self
     }
 
@@ -246,6 +257,7 @@ pub(crate) struct Options {
     pub(crate) origins: OriginPolicy,
     pub(crate) pending_sockets_limit: usize,
     pub(crate) messages: SocketMessages,
+    pub(crate) drain_window: Duration,
     pub(crate) event_capacity: usize,
     pub(crate) retry_after: Duration,
     pub(crate) when_unavailable: WhenUnavailable,
@@ -287,6 +299,7 @@ impl Default for Options {
             origins: OriginPolicy::default(),
             pending_sockets_limit: 4096,
             messages: SocketMessages::default(),
+            drain_window: 10 * SECOND,
             event_capacity: 4096,
             retry_after: SECOND,
             when_unavailable: WhenUnavailable::default(),

@@ -28,7 +28,7 @@ pub use metrics::prometheus;
 /// | route | answers |
 /// |---|---|
 /// | `GET /livez` | 200 as long as the process answers, whatever Redis does; JSON |
-/// | `GET /readyz`, `GET /healthz` | 200 if sessions can be read and written now, else 503; JSON |
+/// | `GET /readyz`, `GET /healthz` | 200 if sessions can be read and written now, else 503, also while the node drains; JSON |
 /// | `GET /metrics` | [`Stats`](crate::bridge::Stats) as Prometheus text |
 /// | `GET /monitor` | a page that shows the figures and refreshes itself |
 /// | `GET /monitor/stats` | the figures as JSON |
@@ -93,6 +93,12 @@ async fn live(State(bridge): State<SessionBridge>) -> impl IntoResponse {
 }
 
 async fn ready(State(bridge): State<SessionBridge>) -> impl IntoResponse {
+    if bridge.is_draining() {
+        let body = json!({
+            "status": "draining", "node": bridge.node(), "error": "this node is about to stop",
+        });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body));
+    }
     let (status, body) = match bridge.health().await {
         Ok(()) => (StatusCode::OK, json!({ "status": "ok", "node": bridge.node() })),
         Err(error) => {

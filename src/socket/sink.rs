@@ -1,6 +1,8 @@
 //! A socket as the bridge reaches it.
 
 use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -110,6 +112,11 @@ impl<A: Adapter> SocketSink for Sink<A> {
             }
             Some(_) | None => !self.presence.is_coming(),
         }
+    }
+
+    fn close_server(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let io = self.io.clone();
+        Box::pin(async move { io.close().await })
     }
 }
 

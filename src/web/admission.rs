@@ -24,6 +24,8 @@ pub(super) struct Admitted {
     pub(super) engine_io: bool,
     /// It begins an Engine.IO connection.
     pub(super) handshake: bool,
+    /// It belongs on another node, for this one is about to stop.
+    pub(super) elsewhere: bool,
 }
 
 /// The request gets 403.
@@ -68,7 +70,13 @@ impl Admission {
             return Err(Forbidden);
         }
         let handshake = engine == Some(EngineRequest::Handshake);
-        Ok(Admitted { incoming, https, engine_io: engine.is_some(), handshake })
+        // Of a connection that is not known here the balancer thinks that it is.
+        let elsewhere = bridge.is_draining()
+            && engine.is_some_and(|engine| match engine {
+                EngineRequest::Handshake => true,
+                EngineRequest::Of(id) => !bridge.knows_engine(id),
+            });
+        Ok(Admitted { incoming, https, engine_io: engine.is_some(), handshake, elsewhere })
     }
 
     /// Logs once that a proxy ends TLS and is not believed: cookies lack `Secure` then.

@@ -94,6 +94,10 @@ where
             Ok(admitted) => admitted,
             Err(Forbidden) => return Box::pin(ready(Ok(refusal(StatusCode::FORBIDDEN)))),
         };
+        if admitted.elsewhere {
+            tracing::debug!("a Socket.IO connection was sent to another node");
+            return Box::pin(ready(Ok(self.shared.unavailable())));
+        }
         let handshake = admitted.handshake;
         let shared = self.shared.clone();
         let presented: Arc<[_]> = admitted.incoming.session_ids().collect();
@@ -141,6 +145,12 @@ where
 }
 
 impl Shared {
+    fn unavailable<R>(&self) -> Response<SessionBody<R>> {
+        let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE);
+        rejection::set_retry_after(response.headers_mut(), self.bridge.options().retry_after);
+        response
+    }
+
     /// Gives the request its state; or the answer to a handshake that is one too many.
     fn enter<B, R>(
         &self,
@@ -151,10 +161,7 @@ impl Shared {
         if handshake && !state.begin_engine() {
             self.bridge.counters().refused_handshakes.add(1);
             tracing::debug!("too many Engine.IO connections wait for a socket");
-            let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE);
-            let wait = self.bridge.options().retry_after;
-            rejection::set_retry_after(response.headers_mut(), wait);
-            return Err(response);
+            return Err(self.unavailable());
         }
         let state = Arc::new(state);
         let extensions = request.extensions_mut();

@@ -18,8 +18,7 @@ use super::LIMIT;
 pub async fn serve(app: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let listener = axum::serve::ListenerExt::tap_io(listener, |io| _ = io.set_nodelay(true));
-    tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
+    tokio::spawn(axum_io_session::serve(listener, app).into_future());
     address
 }
 
@@ -31,6 +30,8 @@ pub struct Client {
     events: VecDeque<(String, Value)>,
     pub set_cookies: Vec<String>,
     pub disconnected: bool,
+    /// By a packet, not by the end of its connection.
+    pub was_sent_away: bool,
 }
 
 impl Client {
@@ -69,6 +70,7 @@ impl Client {
             events: VecDeque::new(),
             set_cookies,
             disconnected: false,
+            was_sent_away: false,
         };
         assert!(client.packet().await.unwrap().starts_with('0'));
         client.join().await?;
@@ -135,6 +137,7 @@ impl Client {
             return Some((rest[..split].parse().unwrap(), values[0].clone()));
         } else if packet.starts_with("41") {
             self.disconnected = true;
+            self.was_sent_away = true;
         }
         None
     }

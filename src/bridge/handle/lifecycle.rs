@@ -3,8 +3,8 @@
 use super::SessionBridge;
 use crate::backend::NodeInfo;
 use crate::bridge::builder::SessionBridgeBuilder;
-use crate::bridge::start;
 use crate::bridge::stats::Stats;
+use crate::bridge::{drain, start};
 use crate::error::Result;
 
 impl SessionBridge {
@@ -51,6 +51,21 @@ impl SessionBridge {
     /// Why not.
     pub async fn health(&self) -> Result<()> {
         self.core.backend.health().await
+    }
+
+    /// Sends this node's sockets to others, before a [`shutdown`](Self::shutdown).
+    ///
+    /// From now on `/readyz` is 503, and so is the answer to Engine.IO requests that begin a connection,
+    /// or belong to one of another node, with `Retry-After`. Attached sockets get the message
+    /// [`moving`](crate::bridge::SocketMessages::moving), one after the other over four fifths of
+    /// [`drain_window`](crate::bridge::SessionBridgeBuilder::drain_window). The connections of those that are
+    /// still here at its end are closed, so that clients come back by themselves, to another node. All else
+    /// works as before.
+    ///
+    /// It is over when no socket is left, which is at once on a node that has none. Calls after the
+    /// first wait for the same end. `serve(..).with_bridge(&bridge)` does it all at the signal.
+    pub async fn drain(&self) {
+        drain::drain(&self.core).await;
     }
 
     /// Stops: no new leases are given, handlers that run may finish and write, then all new

@@ -129,6 +129,13 @@ impl Options {
         if let Some(open) = self.lifetime.open_max_age {
             in_range("open_max_age", open, min, max, "1 second to 1 year")?;
         }
+        in_range(
+            "drain_window",
+            self.drain_window,
+            Duration::ZERO,
+            10 * MINUTE,
+            "0 to 10 minutes",
+        )?;
         in_range("join_window", self.join_window, Duration::ZERO, MINUTE, "at most 1 minute")?;
         let overlap = self.renew_overlap;
         in_range("renew_overlap", overlap, Duration::ZERO, 5 * MINUTE, "at most 5 minutes")?;
@@ -184,6 +191,7 @@ impl Options {
             ("messages.set", &messages.set),
             ("messages.destroy", &messages.destroy),
             ("messages.cleanup", &messages.cleanup),
+            ("messages.moving", &messages.moving),
         ];
         // Names that Socket.IO clients keep for themselves.
         let reserved = [
