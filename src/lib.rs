@@ -32,8 +32,8 @@ pub mod web;
 pub use bridge::{SessionBridge, SessionContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use session::{
-    ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEvent, SessionId,
-    generate_uid,
+    ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEnd, SessionEvent,
+    SessionId, generate_uid,
 };
 pub use socket::{SocketSessionExt, bridge_session};
 pub use web::Session;

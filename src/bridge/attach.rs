@@ -71,6 +71,9 @@ pub(super) fn attach_socket(core: &Arc<Core>, attachment: Attachment) -> Option<
     core.sockets.add(attachment.clone());
     core.counters.sockets_attached.add(1);
     let guard = AttachmentGuard { core: core.clone(), attachment };
+    if core.leaving.is_cancelled() {
+        guard.attachment.sink().shut_down();
+    }
     // After that, so that nothing falls in between.
     let known = core.backend.cached_session(&guard.attachment.client());
     match (&known, guard.attachment.session()) {

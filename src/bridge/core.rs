@@ -32,6 +32,8 @@ pub(crate) struct Core {
     pub(super) tasks: TaskTracker,
     /// Callers that hold a lease or wait for one.
     pub(super) handlers: TaskTracker,
+    /// Streams and plain WebSockets end from now on.
+    pub(super) leaving: CancellationToken,
     /// No new leases from now on.
     pub(super) stopping: CancellationToken,
     /// All tasks end now.
@@ -62,6 +64,7 @@ impl Core {
             started: Instant::now(),
             tasks,
             handlers,
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),

@@ -40,4 +40,4 @@ mod signing;
 
 pub use body::SessionBody;
 pub use layer::{SessionLayer, SessionService};
-pub use session::Session;
+pub use session::{Cancellation, Session};
