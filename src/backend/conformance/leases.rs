@@ -159,7 +159,7 @@ checks! {
         let late = world.backend.destroy(DestroyTarget::Leased(client, generation, lost.lease)).await;
         assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
         assert!(world.backend.destroy(DestroyTarget::Leased(client, generation, next.lease)).await.unwrap());
-        world.backend.release(&client, next.lease);
+        assert!(!world.backend.renew(&client, next.lease).await.unwrap(), "the lease is given back");
         world.expect_published(&client, &["created", "destroyed"]).await;
     }
 

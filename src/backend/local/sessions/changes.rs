@@ -180,6 +180,9 @@ impl<S: SessionStore> Sessions<S> {
             Some(record.generation),
             DestroyReason::Destroyed,
         );
+        if let DestroyTarget::Leased(_, _, lease) = target {
+            slot.lease.release(lease, self.config.lease_duration);
+        }
         Ok(true)
     }
 }
