@@ -15,6 +15,7 @@
 //! | `redis-tls` | | `rediss://` URLs: Redis over TLS, by rustls |
 //! | `file-store` | | [`store::FileStore`]: sessions of one node in a file that survives restarts |
 //! | `monitor` | | [`monitor`]: routes for operators, with health, metrics and a dashboard |
+//! | `ws` | | [`web::ws`]: axum's own WebSockets, with the session of their handshake |
 //! | `conformance` | | [`store::conformance`] and [`backend::conformance`]: suites for authors of a store or a backend |
 
 pub mod backend;

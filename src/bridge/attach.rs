@@ -33,6 +33,12 @@ impl AttachmentGuard {
         self.attachment.can_see_snapshot(&known).then_some(known)
     }
 
+    /// The events that the connection may see from now on, until it is detached.
+    #[cfg(feature = "ws")]
+    pub(crate) fn events(&self) -> tokio::sync::mpsc::Receiver<SessionEvent> {
+        self.attachment.listen()
+    }
+
     /// Calls `handler` with each event that the socket may see, until it is detached.
     pub(crate) fn listen<F, Fut>(&self, mut handler: F)
     where

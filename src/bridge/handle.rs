@@ -7,6 +7,8 @@ mod lifecycle;
 mod listeners;
 
 use std::fmt;
+#[cfg(feature = "ws")]
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +106,24 @@ impl SessionBridge {
     /// Attaches a connection to what its request sees.
     pub(crate) async fn connect(&self, seen: Seen) -> Result<Connection> {
         connection::connect(&self.core, seen).await
+    }
+
+    /// Runs the handler of a connection until it is done or the bridge closes, and what closes the
+    /// connection to its end, for which a shutdown waits.
+    #[cfg(feature = "ws")]
+    pub(crate) async fn run_connection(
+        &self,
+        handler: impl Future<Output = ()>,
+        closer: impl Future<Output = ()>,
+    ) {
+        let handler = async {
+            tokio::select! {
+                biased;
+                () = handler => {}
+                () = self.core.closing.cancelled() => {}
+            }
+        };
+        self.core.tasks.track_future(async { tokio::join!(handler, closer) }).await;
     }
 
     /// Begins an Engine.IO connection, unless too many wait for their socket.

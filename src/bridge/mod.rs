@@ -50,6 +50,8 @@ pub use stats::Stats;
 
 pub(crate) use attach::AttachmentGuard;
 pub(crate) use attachment::{Attachment, Message, SinkError, SocketSink};
+#[cfg(feature = "ws")]
+pub(crate) use connection::Signal;
 pub(crate) use connection::{Connection, Seen};
 pub(crate) use engines::{EngineConnection, EngineRequest};
 pub(crate) use options::Options;

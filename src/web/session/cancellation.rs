@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use super::Session;
-use crate::bridge::{Connection, Seen};
+use crate::bridge::{Connection, Seen, SessionBridge};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{DestroyReason, SessionEnd, SessionId};
 
@@ -47,15 +47,23 @@ impl Session {
     /// Those of the store; [`Unavailable`](ErrorKind::Unavailable) also for a session that could not
     /// be loaded.
     pub async fn cancellation(&self) -> Result<Cancellation> {
+        Ok(Cancellation { session: self.clone(), connection: self.follow().await? })
+    }
+
+    /// Attaches to what this request sees. The connection keeps neither the request nor its data.
+    pub(in crate::web) async fn follow(&self) -> Result<Connection> {
         if self.inner.unavailable {
             return Err(Error::new(ErrorKind::Unavailable, "this request's could not be loaded"));
         }
-        let connection = self.inner.bridge.connect(self.seen().await).await?;
-        Ok(Cancellation { session: self.clone(), connection })
+        self.inner.bridge.connect(self.seen().await).await
+    }
+
+    pub(in crate::web) fn bridge(&self) -> &SessionBridge {
+        &self.inner.bridge
     }
 
     /// What this request sees, not in the middle of a write of its own.
-    pub(super) async fn seen(&self) -> Seen {
+    async fn seen(&self) -> Seen {
         let _writing = self.inner.writing.lock().await;
         let state = self.lock();
         let base = state.unit.base.as_ref();
@@ -105,11 +113,6 @@ impl Cancellation {
     /// The session that is followed now, if there is one. No store trip.
     pub fn session_id(&self) -> Option<SessionId> {
         self.connection.session_id()
-    }
-
-    #[cfg(feature = "ws")]
-    pub(in crate::web) fn into_connection(self) -> Connection {
-        self.connection
     }
 }
 

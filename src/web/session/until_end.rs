@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 
 use super::Session;
-use super::cancellation::Cancellation;
+use crate::bridge::{Connection, SessionBridge};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::SessionEnd;
 
@@ -55,9 +55,9 @@ impl Session {
         let (parts, body) = response.into_response().into_parts();
         let events = is_event_stream(&parts.headers);
         let session = self.clone();
-        let attaching = Box::pin(async move { session.cancellation().await });
+        let attaching = Box::pin(async move { session.follow().await });
         let body = UntilEnd {
-            session: self.clone(),
+            bridge: self.bridge().clone(),
             phase: Phase::Attaching(attaching),
             inner: body,
             events,
@@ -65,22 +65,21 @@ impl Session {
         };
         Response::from_parts(parts, AnyBody::new(body))
     }
+}
 
-    /// The last event of a stream; empty if the messages of ends are switched off.
-    fn last_event(&self, end: &SessionEnd) -> String {
-        let messages = &self.inner.bridge.options().messages;
-        let Some(name) = &messages.destroy else { return String::new() };
-        let mut payload = json!({ "reason": end.as_str(), "node": self.inner.bridge.node() });
-        if let SessionEnd::Ended(end) = end {
-            payload["node"] = json!(end.node);
-            if messages.include_ids {
-                payload["sessionId"] = json!(end.session_id);
-            }
+/// The last event of a stream; `None` if the messages of ends are switched off.
+fn last_event(bridge: &SessionBridge, end: &SessionEnd) -> Option<String> {
+    let messages = &bridge.options().messages;
+    let mut payload = json!({ "reason": end.as_str(), "node": bridge.node() });
+    if let SessionEnd::Ended(end) = end {
+        payload["node"] = json!(end.node);
+        if messages.include_ids {
+            payload["sessionId"] = json!(end.session_id);
         }
-        // A name can't hold a line break of its own: it would begin another field.
-        let name = name.replace(['\r', '\n'], " ");
-        format!("event: {name}\ndata: {payload}\n\n")
     }
+    // A line break in the name would begin another field.
+    let name = messages.destroy.as_ref()?.replace(['\r', '\n'], " ");
+    Some(format!("event: {name}\ndata: {payload}\n\n"))
 }
 
 /// Whether an event can be added at the end.
@@ -94,14 +93,14 @@ type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 enum Phase {
     /// Until the session is followed nothing is sent: it may have ended.
-    Attaching(Waiting<Result<Cancellation>>),
+    Attaching(Waiting<Result<Connection>>),
     Following(Waiting<SessionEnd>),
     Over,
 }
 
 /// A body that ends with its session.
 struct UntilEnd {
-    session: Session,
+    bridge: SessionBridge,
     phase: Phase,
     inner: AnyBody,
     events: bool,
@@ -112,8 +111,10 @@ impl UntilEnd {
     /// Waits for the end; pending while the inner body may go on.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<SessionEnd>> {
         if let Phase::Attaching(attaching) = &mut self.phase {
-            let mut cancellation = ready!(attaching.as_mut().poll(context))?;
-            self.phase = Phase::Following(Box::pin(async move { cancellation.cancelled().await }));
+            let connection = ready!(attaching.as_mut().poll(context))?;
+            // The answer is on its way: the request writes nothing more, so each sealing is another's.
+            let end = async move { connection.signal().ended().await };
+            self.phase = Phase::Following(Box::pin(end));
         }
         match &mut self.phase {
             Phase::Following(end) => end.as_mut().poll(context).map(Ok),
@@ -133,9 +134,8 @@ impl UntilEnd {
             return Some(Err(broken_off(end.as_str())));
         }
         // In the middle of an event, a blank line would complete what is not complete.
-        let last =
-            if self.boundary.is_reached() { self.session.last_event(end) } else { String::new() };
-        (!last.is_empty()).then(|| Ok(Frame::data(Bytes::from(last))))
+        let last = self.boundary.is_reached().then(|| last_event(&self.bridge, end))??;
+        Some(Ok(Frame::data(Bytes::from(last))))
     }
 }
 
