@@ -12,6 +12,7 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `redis` | yes | [`backend::redis`]: several nodes share sessions through Redis or Valkey |
+//! | `socketio` | yes | [`socket`]: Socket.IO by socketioxide; without it HTTP, streams and plain WebSockets are left |
 //! | `redis-tls` | | `rediss://` URLs: Redis over TLS, by rustls |
 //! | `file-store` | | [`store::FileStore`]: sessions of one node in a file that survives restarts |
 //! | `monitor` | | [`monitor`]: routes for operators, with health, metrics and a dashboard |
@@ -26,6 +27,8 @@ pub mod guide;
 #[cfg_attr(docsrs, doc(cfg(feature = "monitor")))]
 pub mod monitor;
 pub mod session;
+#[cfg(feature = "socketio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "socketio")))]
 pub mod socket;
 pub mod store;
 pub mod web;
@@ -36,5 +39,6 @@ pub use session::{
     ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEnd, SessionEvent,
     SessionId, generate_uid,
 };
+#[cfg(feature = "socketio")]
 pub use socket::{SocketSessionExt, bridge_session};
 pub use web::Session;

@@ -1,7 +1,7 @@
 //! Connections of a session that are not Socket.IO's: streams, plain WebSockets, and handlers that
 //! want to know when their session ends. To the bridge each is an attachment whose sink is a signal.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,30 +26,34 @@ pub(crate) struct Seen {
 /// What the bridge says to a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    end: Mutex<Option<SessionEnd>>,
+    first: OnceLock<SessionEnd>,
+    /// A connection that stays may see several sessions end.
+    last: Mutex<Option<SessionEnd>>,
     ended: CancellationToken,
     closed: CancellationToken,
 }
 
 impl Signal {
     fn lock(&self) -> MutexGuard<'_, Option<SessionEnd>> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, end: &SessionEnd) {
         *self.lock() = Some(end.clone());
+        self.first.get_or_init(|| end.clone());
         self.ended.cancel();
     }
 
-    /// The last end, if there was one.
-    pub(crate) fn end(&self) -> Option<SessionEnd> {
-        self.lock().clone()
+    /// Why it is to be closed.
+    #[cfg(feature = "ws")]
+    pub(crate) fn last(&self) -> SessionEnd {
+        self.lock().clone().unwrap_or(SessionEnd::Shutdown)
     }
 
-    /// Waits for the end of the session, or a shutdown. Cancel safe.
+    /// Waits for the first end of a session, or a shutdown. Cancel safe.
     pub(crate) async fn ended(&self) -> SessionEnd {
         self.ended.cancelled().await;
-        self.end().unwrap_or(SessionEnd::Shutdown)
+        self.first.get().cloned().unwrap_or(SessionEnd::Shutdown)
     }
 
     /// Cancelled once the connection is to be closed: as `on_destroy` and `on_rotate` say, or at a

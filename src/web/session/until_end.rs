@@ -8,7 +8,7 @@ use axum::body::Body as AnyBody;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 
@@ -86,7 +86,10 @@ fn last_event(bridge: &SessionBridge, end: &SessionEnd) -> Option<String> {
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("text/event-stream") && !headers.contains_key(CONTENT_LENGTH)
+    // Plain text fits neither behind a counted nor behind a compressed one.
+    essence.eq_ignore_ascii_case("text/event-stream")
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(CONTENT_ENCODING)
 }
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -142,9 +142,10 @@ impl SessionSocket {
         self.shared.connection.session_id()
     }
 
-    /// Waits for the session's end, or a shutdown: a moment before the connection is closed, as
+    /// Waits for the session's first end, or a shutdown: a moment before the connection is closed, as
     /// the grace of [`OnDestroy`](crate::bridge::OnDestroy) says. With
-    /// [`Notify`](crate::bridge::OnDestroy::Notify) it is the only sign. Cancel safe.
+    /// [`Notify`](crate::bridge::OnDestroy::Notify) it is the first sign, and [`events`](Self::events) has the others. Cancel
+    /// safe.
     pub async fn ended(&self) -> SessionEnd {
         self.shared.signal().ended().await
     }

@@ -7,7 +7,6 @@ use axum::extract::ws::{WebSocket, close_code};
 
 use super::close::{self, CloseCodes, frame};
 use super::socket::{SessionSocket, Shared};
-use crate::session::SessionEnd;
 use crate::web::Session;
 
 /// Attaches a connection whose handshake was answered, and runs its handler. The session has been
@@ -33,8 +32,7 @@ pub(super) async fn run<F, Fut>(
     // It holds the session's data.
     drop(session);
     if connection.signal().closed().is_cancelled() {
-        let end = connection.signal().end().unwrap_or(SessionEnd::Shutdown);
-        return close::close(socket, codes.of_end(&end)).await;
+        return close::close(socket, codes.of_end(&connection.signal().last())).await;
     }
     if required && connection.session_id().is_none() {
         return close::close(socket, frame(codes.refused, "session-missing")).await;
@@ -50,9 +48,7 @@ async fn close_in_time(shared: Arc<Shared>, codes: CloseCodes) {
     let signal = shared.signal();
     let frame = tokio::select! {
         biased;
-        () = signal.closed().cancelled() => {
-            codes.of_end(&signal.end().unwrap_or(SessionEnd::Shutdown))
-        }
+        () = signal.closed().cancelled() => codes.of_end(&signal.last()),
         () = shared.dropped().cancelled() => frame(close_code::NORMAL, ""),
     };
     if let Some(socket) = shared.take() {
