@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`http`] | extractors, sealing at login, errors as answers, serving, operation |
 //! | [`sockets`] | methods on sockets, leases, pairing, traps |
+//! | [`connections`] | Server-Sent Events, downloads, plain WebSockets, and handlers that end with their session |
 //! | [`events`] | all events, messages to sockets, timing |
 //! | [`options`] | every option with its default and range, and the features of the crate |
 //! | [`redis`] | several nodes: keys, the path of an event, failures |
@@ -27,6 +28,7 @@ macro_rules! pages {
 pages! {
     http "docs/guide/http.md"
     sockets "docs/guide/sockets.md"
+    connections "docs/guide/connections.md"
     events "docs/guide/events.md"
     options "docs/guide/options.md"
     redis "docs/guide/redis.md"

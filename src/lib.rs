@@ -12,10 +12,12 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `redis` | yes | [`backend::redis`]: several nodes share sessions through Redis or Valkey |
+//! | `socketio` | yes | [`socket`]: Socket.IO by socketioxide; without it HTTP, streams and plain WebSockets are left |
 //! | `serve` | yes | [`serve()`]: a server for the application, with limits and a shutdown that ends in time |
 //! | `redis-tls` | | `rediss://` URLs: Redis over TLS, by rustls |
 //! | `file-store` | | [`store::FileStore`]: sessions of one node in a file that survives restarts |
 //! | `monitor` | | [`monitor`]: routes for operators, with health, metrics and a dashboard |
+//! | `ws` | | [`web::ws`]: axum's own WebSockets, with the session of their handshake |
 //! | `conformance` | | [`store::conformance`] and [`backend::conformance`]: suites for authors of a store or a backend |
 
 pub mod backend;
@@ -29,6 +31,8 @@ pub mod monitor;
 #[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
 pub mod serve;
 pub mod session;
+#[cfg(feature = "socketio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "socketio")))]
 pub mod socket;
 pub mod store;
 pub mod web;
@@ -39,8 +43,9 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 #[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
 pub use serve::serve;
 pub use session::{
-    ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEvent, SessionId,
-    generate_uid,
+    ClientId, DestroyReason, MaxAge, NodeId, Renewal, SessionData, SessionEnd, SessionEvent,
+    SessionId, generate_uid,
 };
+#[cfg(feature = "socketio")]
 pub use socket::{SocketSessionExt, bridge_session};
 pub use web::Session;

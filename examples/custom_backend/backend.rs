@@ -243,10 +243,11 @@ impl Backend for MemoryBackend {
         };
         if meant {
             self.shared.end(&mut state, &client, DestroyReason::Destroyed);
-            if let (DestroyTarget::Leased(_, _, lease), Some(entry)) =
-                (target, state.clients.get(&client))
+            if let DestroyTarget::Leased(_, _, lease) = target
+                && let Some(slot) = state.clients.get(&client)
             {
-                entry.lease.release(lease, self.shared.config.lease_duration);
+                slot.lease.release(lease, self.shared.config.lease_duration);
+                state.forget_idle(&client);
             }
         }
         Ok(meant)

@@ -238,7 +238,7 @@ pub enum DestroyTarget {
     /// The client's session if it still is this one.
     Generation(ClientId, Generation),
     /// The same, by the holder of the client's lease: refused as
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) once the lease is lost. If the session was ended, the
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) once the lease is lost. If the session is ended, the
     /// lease is given back in the same step.
     Leased(ClientId, Generation, LeaseToken),
 }

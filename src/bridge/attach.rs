@@ -33,6 +33,12 @@ impl AttachmentGuard {
         self.attachment.can_see_snapshot(&known).then_some(known)
     }
 
+    /// The events that the connection may see from now on, until it is detached.
+    #[cfg(feature = "ws")]
+    pub(crate) fn events(&self) -> tokio::sync::mpsc::Receiver<SessionEvent> {
+        self.attachment.listen()
+    }
+
     /// Calls `handler` with each event that the socket may see, until it is detached.
     pub(crate) fn listen<F, Fut>(&self, mut handler: F)
     where
@@ -71,6 +77,9 @@ pub(super) fn attach_socket(core: &Arc<Core>, attachment: Attachment) -> Option<
     core.sockets.add(attachment.clone());
     core.counters.sockets_attached.add(1);
     let guard = AttachmentGuard { core: core.clone(), attachment };
+    if core.leaving.is_cancelled() {
+        guard.attachment.sink().shut_down();
+    }
     // After that, so that nothing falls in between.
     let known = core.backend.cached_session(&guard.attachment.client());
     match (&known, guard.attachment.session()) {

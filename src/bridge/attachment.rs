@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::options::SocketPairing;
 use crate::backend::SessionSnapshot;
-use crate::session::{ClientId, Generation, Record, SessionEvent, SessionId};
+use crate::session::{ClientId, Generation, Record, SessionDestroy, SessionEvent, SessionId};
 
 /// Clocks that stamp records count milliseconds, ours does not.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -32,8 +32,16 @@ pub(crate) trait SocketSink: Send + Sync + 'static {
     fn is_open(&self) -> bool;
     /// Disconnects it; `false` if that has to be tried again.
     fn disconnect(&self) -> bool;
-    /// Closes all connections of the Socket.IO server that it belongs to.
-    fn close_server(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// Closes all connections of the Socket.IO server that it belongs to. By default
+    /// [`shut_down`](Self::shut_down): it belongs to none.
+    fn close_server(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.shut_down();
+        Box::pin(std::future::ready(()))
+    }
+    /// Its session has ended. Whether it is disconnected then is the policy's business.
+    fn end(&self, _end: &SessionDestroy) {}
+    /// The bridge leaves. Socket.IO ends its sockets itself.
+    fn shut_down(&self) {}
 }
 
 /// A message for all sockets that may see one session.
@@ -52,6 +60,8 @@ pub(crate) enum SinkError {
     NotYet,
     /// The socket is gone.
     Closed,
+    /// It is none that takes messages.
+    Mute,
 }
 
 /// What a socket knows of its client's sessions.

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(super) draining: CancellationToken,
     /// The drain is over.
     pub(super) drained: OnceCell<()>,
+    /// Streams and plain WebSockets end from now on.
+    pub(super) leaving: CancellationToken,
     /// No new leases from now on.
     pub(super) stopping: CancellationToken,
     /// All tasks end now.
@@ -69,6 +71,7 @@ impl Core {
             handlers,
             draining: CancellationToken::new(),
             drained: OnceCell::new(),
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             cleaner: Mutex::new(None),

@@ -159,7 +159,7 @@ fn count_sent(core: &Core, message: &Message, sent: Result<(), SinkError>) {
             tracing::debug!(message, "a socket's buffer is full; a session message is lost");
         }
         // Its guard detaches it in a moment.
-        Err(SinkError::Closed | SinkError::NotYet) => {}
+        Err(SinkError::Closed | SinkError::NotYet | SinkError::Mute) => {}
     }
 }
 
@@ -180,6 +180,9 @@ pub(super) fn end_session(
         return;
     }
     notify(core, sockets, event, end_message(core, end).as_ref());
+    for socket in sockets {
+        socket.sink().end(end);
+    }
     apply_on_destroy(core, sockets, end.reason);
 }
 

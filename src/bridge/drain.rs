@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::attach;
 use super::attachment::Message;
+use super::connection;
 use super::core::Core;
 
 /// Between two looks at what is left.
@@ -28,6 +29,7 @@ async fn send_away(core: &Core) {
     while !core.sockets.is_empty() && begun.elapsed() < window {
         sleep_until((Instant::now() + STEP).min(begun + window)).await;
     }
+    connection::close_all(core);
     if core.sockets.is_empty() {
         return;
     }
@@ -53,8 +55,10 @@ async fn tell_to_move(core: &Core, begun: Instant, spread: Duration) {
         }
         let left = core.options.drain_window.saturating_sub(begun.elapsed());
         let payload = json!({ "withinMs": u64::try_from(left.as_millis()).unwrap_or(u64::MAX) });
-        // One that can't be told is closed at the end.
+        // One that can't be told is closed at the end. Streams and plain WebSockets end: their clients
+        // come back by themselves, or as the application has it.
         let _ = socket.sink().emit(&Message { name: name.clone(), payload });
+        socket.sink().shut_down();
     }
 }
 
@@ -119,10 +123,10 @@ mod tests {
         let mut guards = Vec::new();
         for _ in 0..10_000 {
             let (client, sink) = (ClientId::generate(), sockets.clone());
-            bridge.backend().watch(&client).await.unwrap();
+            let watch = bridge.watch(client).await.unwrap();
             let pairing = SocketPairing::Strict;
             let socket = Attachment::new(client, pairing, None, false, sockets.begun, sink);
-            guards.push(bridge.attach_socket(socket).unwrap());
+            guards.push(watch.attach(socket).unwrap());
         }
         bridge.drain().await;
         assert!(sockets.begun.elapsed() >= window && !sockets.is_open());

@@ -7,17 +7,19 @@ mod lifecycle;
 mod listeners;
 
 use std::fmt;
+#[cfg(feature = "ws")]
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attach::{self, AttachmentGuard};
-use super::attachment::Attachment;
 use super::commit;
+use super::connection::{self, Connection, Seen};
 use super::core::Core;
 use super::engines::EngineConnection;
 use super::options::Options;
 use super::stats::{Anomaly, Counters};
 use super::unit_of_work::{Outcome, UnitOfWork};
+use super::watch::Watch;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::session::{ClientId, NodeId, SessionData};
@@ -101,10 +103,32 @@ impl SessionBridge {
         commit::update(&self.core, client, unit, change).await
     }
 
-    /// Attaches a socket whose client is watched already; detaching ends that, also if this returns
-    /// `None`: the session that the socket was to begin with has ended.
-    pub(crate) fn attach_socket(&self, attachment: Attachment) -> Option<AttachmentGuard> {
-        attach::attach_socket(&self.core, attachment)
+    /// Begins to follow a client, for a socket that is about to be attached.
+    pub(crate) async fn watch(&self, client: ClientId) -> Result<Watch<'_>> {
+        Watch::begin(&self.core, client).await
+    }
+
+    /// Attaches a connection to what its request sees.
+    pub(crate) async fn connect(&self, seen: Seen) -> Result<Connection> {
+        connection::connect(&self.core, seen).await
+    }
+
+    /// Runs the handler of a connection until it is done or the bridge closes, and what closes the
+    /// connection to its end, for which a shutdown waits.
+    #[cfg(feature = "ws")]
+    pub(crate) async fn run_connection(
+        &self,
+        handler: impl Future<Output = ()>,
+        closer: impl Future<Output = ()>,
+    ) {
+        let handler = async {
+            tokio::select! {
+                biased;
+                () = handler => {}
+                () = self.core.closing.cancelled() => {}
+            }
+        };
+        self.core.tasks.track_future(async { tokio::join!(handler, closer) }).await;
     }
 
     /// Begins an Engine.IO connection, unless too many wait for their socket.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::audience;
+use super::connection;
 use super::core::Core;
 use super::dispatch;
 use super::heartbeat;
@@ -30,6 +31,7 @@ pub(super) fn start(backend: Arc<dyn Backend>, options: Options) -> Arc<Core> {
 /// Lets handlers finish, and ends everything else.
 pub(super) async fn shut_down(core: &Core) {
     core.stopping.cancel();
+    connection::close_all(core);
     core.handlers.close();
     if tokio::time::timeout(HANDLER_LIMIT, core.handlers.wait()).await.is_err() {
         tracing::warn!(

@@ -110,6 +110,27 @@ impl SessionDestroy {
     }
 }
 
+/// Why a stream, a plain WebSocket or a handler's wait is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// The session ended. With [`Reconciled`](DestroyReason::Reconciled) it had ended before this
+    /// node began to follow it.
+    Ended(SessionDestroy),
+    /// This node shuts down: the session lives on, and another node has it.
+    Shutdown,
+}
+
+impl SessionEnd {
+    /// The lower-case word of the reason, or `shutdown`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ended(end) => end.reason.as_str(),
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// A cleanup removed expired sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

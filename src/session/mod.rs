@@ -9,7 +9,9 @@ mod node;
 mod record;
 
 pub use data::{Changes, MAX_DEPTH, Map, SessionData};
-pub use event::{Cleanup, DestroyReason, Gap, SessionDestroy, SessionEvent, SessionSet};
+pub use event::{
+    Cleanup, DestroyReason, Gap, SessionDestroy, SessionEnd, SessionEvent, SessionSet,
+};
 pub use id::{ClientId, InvalidId, SessionId, generate_uid};
 pub use lifetime::{Lifetime, Renewal};
 pub use max_age::{MAX_AGE_RANGE, MaxAge};

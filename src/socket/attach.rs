@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::sink::Sink;
 use crate::backend::Loaded;
-use crate::bridge::{Attachment, AttachmentGuard, Handshake, SessionBridge};
+use crate::bridge::{Attachment, AttachmentGuard, Handshake, SessionBridge, Watch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{ClientId, Generation, Record, SessionId};
+use crate::session::{ClientId, SessionId};
 
 /// Ties a socket to its attachment for as long as the socket lives.
 pub(super) struct Attached<A: Adapter> {
@@ -92,11 +92,9 @@ async fn attached<A: Adapter>(handshake: &Handshake, sink: Sink<A>) -> Result<At
         let since = Instant::now();
         let (watch, paired) = watched(bridge, &handshake.presented, handshake.client).await?;
         let pairing = bridge.options().socket_pairing;
-        let (client, session) = (watch.client, watch.session());
+        let (client, session) = (watch.client(), watch.session());
         let socket = Attachment::new(client, pairing, session, paired, since, sink.clone());
-        // From here on the attachment ends the watch.
-        watch.pass_on();
-        if let Some(guard) = bridge.attach_socket(socket) {
+        if let Some(guard) = watch.attach(socket) {
             return Ok(guard);
         }
     }
@@ -112,7 +110,7 @@ async fn watched<'a>(
     presented: &[SessionId],
     client: ClientId,
 ) -> Result<(Watch<'a>, bool)> {
-    let own = Watch::begin(bridge, client).await?;
+    let own = bridge.watch(client).await?;
     let Some(first) = presented.first() else { return Ok((own, false)) };
     if own.opens_by(first) {
         return Ok((own, true));
@@ -124,47 +122,10 @@ async fn watched<'a>(
         if record.client_id == client && opened(&own) {
             return Ok((own, true));
         }
-        let found = Watch::begin(bridge, record.client_id).await?;
+        let found = bridge.watch(record.client_id).await?;
         if opened(&found) {
             return Ok((found, true));
         }
     }
     Ok((own, false))
-}
-
-/// A client that is watched, with its session as it was then: no change falls in between. The watch
-/// ends with this, unless an attachment takes it over.
-struct Watch<'a> {
-    bridge: &'a SessionBridge,
-    client: ClientId,
-    record: Option<Record>,
-    ends: bool,
-}
-
-impl<'a> Watch<'a> {
-    async fn begin(bridge: &'a SessionBridge, client: ClientId) -> Result<Self> {
-        bridge.counters().loads.add(1);
-        let record = bridge.backend().watch(&client).await?;
-        Ok(Self { bridge, client, record, ends: true })
-    }
-
-    fn opens_by(&self, session: &SessionId) -> bool {
-        self.record.as_ref().is_some_and(|record| record.opens_by(session))
-    }
-
-    fn session(&self) -> Option<(Generation, SessionId)> {
-        self.record.as_ref().map(|record| (record.generation, record.session_id))
-    }
-
-    fn pass_on(mut self) {
-        self.ends = false;
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if self.ends {
-            self.bridge.backend().unwatch(&self.client);
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{HeaderMap, UPGRADE};
 use http::uri::Authority;
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 
 use super::cookies::{CookieKit, Incoming};
 use super::proxy;
@@ -53,7 +53,7 @@ impl Admission {
             headers,
             authority: uri.authority().map(Authority::as_str),
             forwarded_host: forwarded.host.as_deref(),
-            socket: engine.is_some() || is_upgrade(headers),
+            socket: engine.is_some() || is_upgrade(request.method(), headers),
             connected: matches!(engine, Some(EngineRequest::Of(id)) if bridge.knows_engine(id)),
         };
         if options.origins.refuses(&origin) {
@@ -96,9 +96,11 @@ impl Admission {
     }
 }
 
-/// Cookies alone open a websocket, whatever serves it.
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// Cookies alone open a websocket, whatever serves it. Over HTTP/2 its method is CONNECT, and there is no
+/// header.
+fn is_upgrade(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::CONNECT
+        || headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Socket.IO's own requests (handshakes, polls, packets, upgrades) by what engineioxide goes by. They

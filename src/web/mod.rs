@@ -37,7 +37,10 @@ mod rejection;
 mod request;
 mod session;
 mod signing;
+#[cfg(feature = "ws")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ws")))]
+pub mod ws;
 
 pub use body::SessionBody;
 pub use layer::{SessionLayer, SessionService};
-pub use session::Session;
+pub use session::{Cancellation, Session};

@@ -1,7 +1,9 @@
 //! A request's session.
 
+mod cancellation;
 mod commit;
 mod cookie_action;
+mod until_end;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use crate::bridge::{SessionBridge, UnitOfWork, WantsId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, MaxAge, SessionData, SessionId};
 
+pub use cancellation::Cancellation;
 pub(super) use cookie_action::CookieAction;
 
 /// A request's session: an extractor.

@@ -159,6 +159,7 @@ checks! {
         let late = world.backend.destroy(DestroyTarget::Leased(client, generation, lost.lease)).await;
         assert_eq!(late.unwrap_err().kind(), ErrorKind::LeaseLost);
         assert!(world.backend.destroy(DestroyTarget::Leased(client, generation, next.lease)).await.unwrap());
+        assert!(!world.backend.renew(&client, next.lease).await.unwrap(), "the lease is given back");
         let begun = Instant::now();
         let after = in_time("the end gave it back", world.backend.acquire(&client, LIMIT)).await.unwrap();
         assert!(begun.elapsed() < world.config.lease_duration / 2);

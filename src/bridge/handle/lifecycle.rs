@@ -3,6 +3,7 @@
 use super::SessionBridge;
 use crate::backend::NodeInfo;
 use crate::bridge::builder::SessionBridgeBuilder;
+use crate::bridge::connection;
 use crate::bridge::stats::Stats;
 use crate::bridge::{drain, start};
 use crate::error::Result;
@@ -66,6 +67,30 @@ impl SessionBridge {
     /// first wait for the same end. `serve(..).with_bridge(&bridge)` does it all at the signal.
     pub async fn drain(&self) {
         drain::drain(&self.core).await;
+    }
+
+    /// Ends what [`Session::until_end`](crate::Session::until_end) and
+    /// [`Session::cancellation`](crate::Session::cancellation) watch, and plain WebSockets, now and from
+    /// now on, with [`SessionEnd::Shutdown`](crate::SessionEnd::Shutdown). All else goes on.
+    ///
+    /// A server that ends gracefully waits for its streams: call this where it learns that it is to end.
+    /// [`shutdown`](Self::shutdown) does it, too.
+    ///
+    /// ```
+    /// # async fn serve(bridge: axum_io_session::SessionBridge, app: axum::Router,
+    /// #     listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// let leaving = bridge.clone();
+    /// let signal = async move {
+    ///     let _ = tokio::signal::ctrl_c().await;
+    ///     leaving.close_connections();
+    /// };
+    /// axum::serve(listener, app.into_make_service()).with_graceful_shutdown(signal).await?;
+    /// bridge.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close_connections(&self) {
+        connection::close_all(&self.core);
     }
 
     /// Stops: no new leases are given, handlers that run may finish and write, then all new
