@@ -58,7 +58,7 @@ impl SessionBridge {
     ///
     /// From now on `/readyz` is 503, and so is the answer to Engine.IO requests that begin a connection,
     /// or belong to one of another node, with `Retry-After`. Attached sockets get the message
-    /// [`moving`](crate::bridge::SocketMessages::moving), one after the other over four fifths of
+    /// [`moving`](crate::bridge::SocketMessages::moving()), one after the other over four fifths of
     /// [`drain_window`](crate::bridge::SessionBridgeBuilder::drain_window). The connections of those that are
     /// still here at its end are closed, so that clients come back by themselves, to another node. All else
     /// works as before.
