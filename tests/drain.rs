@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::response::sse::{Event, Sse};
 use axum::routing::get;
 use axum_io_session::bridge::SocketMessages;
 use axum_io_session::socket::attach;
-use axum_io_session::{SessionBridge, SessionEvent, bridge_session, monitor};
+use axum_io_session::{Session, SessionBridge, SessionEvent, bridge_session, monitor};
+use futures_util::stream;
 use serde_json::Value;
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -29,13 +31,17 @@ async fn bridge(window: Duration) -> SessionBridge {
 }
 
 fn app(bridge: &SessionBridge) -> Router {
+    app_with(bridge, Router::new())
+}
+
+fn app_with(bridge: &SessionBridge, routes: Router) -> Router {
     let (layer, io) = SocketIo::new_layer();
     let events = async |socket: SocketRef| {
         socket.on("ping", async |ack: AckSender| _ = ack.send(&true));
         Ok::<(), Infallible>(())
     };
     io.ns("/", (async |_: SocketRef| {}).with(events).with(attach));
-    let router = support::app::app(bridge).merge(monitor::health_router(bridge));
+    let router = support::app::app(bridge).merge(monitor::health_router(bridge)).merge(routes);
     bridge_session(router.route("/hello", get(|| async { "hello" })), layer, bridge)
 }
 
@@ -182,4 +188,23 @@ async fn a_server_with_a_bridge_sends_sockets_away_lets_handlers_finish_and_stop
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "it still listens");
     handler.await.unwrap().expect("a turn").expect("a write");
     assert!(bridge.nodes().await.is_err(), "the bridge still works");
+}
+
+#[tokio::test]
+async fn a_stream_ends_while_its_node_drains() {
+    let bridge = bridge(LONG).await;
+    let live = async |session: Session| {
+        session.until_end(Sse::new(stream::pending::<Result<Event, Infallible>>()))
+    };
+    let address = sio::serve(app_with(&bridge, Router::new().route("/live", get(live)))).await;
+    let drained = async {
+        until("the stream is attached", async || bridge.stats().sockets == 1).await;
+        tokio::time::timeout(LIMIT, bridge.drain()).await.unwrap();
+    };
+    let ((status, _, body), ()) = tokio::join!(ask(address, "/live"), drained);
+    assert!(
+        status == 200 && body.contains("sessionDestroy") && body.contains("shutdown"),
+        "{body}"
+    );
+    assert_eq!(bridge.stats().sockets, 0);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event_recorder::RecordedEvent;
 
@@ -62,6 +62,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct History {
     entries: Mutex<Vec<Entry>>,
+    /// How old a read may be.
+    stale: Duration,
 }
 
 /// What a history holds.
@@ -78,6 +80,11 @@ pub struct Totals {
 }
 
 impl History {
+    /// Reads may be this old, as from a near cache; counts never.
+    pub fn allow_stale_reads(&mut self, stale: Duration) {
+        self.stale = stale;
+    }
+
     /// Notes what came of an act that began at this time and is over now.
     ///
     /// # Panics
@@ -114,8 +121,9 @@ impl History {
         let sessions = self.by_session().into_iter();
         sessions
             .filter_map(|(session, entries)| {
-                let found =
-                    counts(&entries).or_else(|| order(&entries)).or_else(|| revived(&entries))?;
+                let found = counts(&entries)
+                    .or_else(|| order(&entries, self.stale))
+                    .or_else(|| revived(&entries))?;
                 Some(format!("the session {session}: {found}\n{entries:#?}"))
             })
             .collect()
@@ -209,7 +217,7 @@ fn counts(entries: &[Entry]) -> Option<String> {
 }
 
 /// What was acknowledged before an act began is seen by it.
-fn order(entries: &[Entry]) -> Option<String> {
+fn order(entries: &[Entry], stale: Duration) -> Option<String> {
     let mut counted: Vec<(Instant, i64)> = entries
         .iter()
         .filter_map(|entry| match entry.outcome {
@@ -225,13 +233,13 @@ fn order(entries: &[Entry]) -> Option<String> {
         *n = greatest;
     }
     for entry in entries {
-        let before = counted.partition_point(|(done, _)| *done < entry.begun);
-        let acknowledged = before.checked_sub(1).map_or(0, |at| counted[at].1);
-        let seen = match entry.outcome {
-            WriteOutcome::Counted { n, .. } => n - 1,
-            WriteOutcome::Read { n, .. } => n,
+        let (seen, stale) = match entry.outcome {
+            WriteOutcome::Counted { n, .. } => (n - 1, Duration::ZERO),
+            WriteOutcome::Read { n, .. } => (n, stale),
             _ => continue,
         };
+        let before = counted.partition_point(|(done, _)| *done + stale < entry.begun);
+        let acknowledged = before.checked_sub(1).map_or(0, |at| counted[at].1);
         if seen < acknowledged {
             return Some(format!("{acknowledged} was acknowledged, and later {seen} was found"));
         }

@@ -46,9 +46,10 @@ fn run(flags: &[&str], seconds: u64) {
     let mut keyspaces = 0;
     let mut growth = LeakCheck::idle(&testbed);
     let urls: Vec<String> = testbed.cluster.urls().into_iter().map(str::to_owned).collect();
-    let workload =
+    let mut workload =
         Workload::open(&urls.iter().map(String::as_str).collect::<Vec<_>>(), &mut random);
 
+    workload.history.allow_stale_reads(stale);
     let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
     let mut told = DeliveryCheck::default();
     let mut problems = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::figures::{Figure, Results};
 use crate::plan::Contestant::{
-    self, Bare, CompareAndSet, Fred, Live, NearCache, OneNode, TowerSessions, TwoNodes,
+    self, CompareAndSet, Fred, Live, NearCache, OneNode, TowerSessions, TwoNodes,
 };
 
 #[derive(Debug)]

@@ -60,8 +60,8 @@ impl SessionBridge {
     /// or belong to one of another node, with `Retry-After`. Attached sockets get the message
     /// [`moving`](crate::bridge::SocketMessages::moving()), one after the other over four fifths of
     /// [`drain_window`](crate::bridge::SessionBridgeBuilder::drain_window). The connections of those that are
-    /// still here at its end are closed, so that clients come back by themselves, to another node. All else
-    /// works as before.
+    /// still here at its end are closed, so that clients come back by themselves, to another node. Streams and
+    /// plain WebSockets end in their turn. All else works as before.
     ///
     /// It is over when no socket is left, which is at once on a node that has none. Calls after the
     /// first wait for the same end. `serve(..).with_bridge(&bridge)` does it all at the signal.

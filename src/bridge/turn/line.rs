@@ -88,7 +88,14 @@ impl State {
     /// Lets the next in line run in this round. `false` if there is none, or the round is over.
     fn pass_on(&mut self, place: &Place, writers: &Arc<Writers>) -> bool {
         let Some(round) = &mut self.round else { return false };
-        while round.admits(self.waiters.len()) {
+        // Its client may have another session by now, as far as this node knows.
+        let current = writers.backend.cached_session(place.client());
+        let ended = match (&current, &round.stored) {
+            (Some(current), Some(stored)) => current.generation != stored.generation,
+            (None, Some(_)) => writers.backend.is_local(),
+            (_, None) => false,
+        };
+        while !ended && round.admits(self.waiters.len()) {
             let waiting = self.waiters.len();
             let Some(waiter) = self.waiters.pop_front() else { break };
             let turn = Turn::new(place.clone(), writers.clone(), round);

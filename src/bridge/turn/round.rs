@@ -11,9 +11,9 @@ use crate::backend::{Acquired, LeaseToken};
 use crate::error::{Error, Result};
 use crate::session::{MaxAge, Record, SessionData, Stamp};
 
-/// How long the callers of one node may run on one lease: the last one that begins before may run
-/// longer.
-const ROUND: Duration = Duration::from_millis(100);
+/// How long the callers of one node may begin on one lease: what they build on was read with it, and a
+/// session that others have ended since then fails them all.
+const ROUND: Duration = Duration::from_millis(10);
 
 /// Who waits for a write.
 #[derive(Debug)]
