@@ -163,7 +163,6 @@ async fn nothing_is_served_from_before_a_gap_and_nothing_for_longer_than_the_bou
     })
     .await;
     // A change that nobody is told of.
-    cached(&redis, &forever, &record).await;
     cached(&redis, &bounded, &record).await;
     let key = format!("{PREFIX}:{{{}}}:s", record.client_id.as_str());
     let newer = "return redis.call('SETRANGE', KEYS[1], 13, string.char(200))";
@@ -172,7 +171,6 @@ async fn nothing_is_served_from_before_a_gap_and_nothing_for_longer_than_the_bou
         read.is_some_and(|read| read.version == 200)
     })
     .await;
-    assert_eq!(load(&forever, &record).await.unwrap().version, record.version);
     for node in [forever, bounded, there] {
         node.shutdown().await;
     }
