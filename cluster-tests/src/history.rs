@@ -43,11 +43,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether the session was there when this began, after that time.
-    fn finds_after(&self, at: Instant) -> bool {
-        let found =
-            matches!(self.outcome, WriteOutcome::Read { .. } | WriteOutcome::Counted { .. });
-        found && self.begun > at
+    /// Whether the session was there when this began, after that time; a read may be so stale.
+    fn finds_after(&self, at: Instant, stale: Duration) -> bool {
+        match self.outcome {
+            WriteOutcome::Read { .. } => self.begun > at + stale,
+            WriteOutcome::Counted { .. } => self.begun > at,
+            _ => false,
+        }
     }
 
     fn may_change(&self) -> bool {
@@ -123,7 +125,7 @@ impl History {
             .filter_map(|(session, entries)| {
                 let found = counts(&entries)
                     .or_else(|| order(&entries, self.stale))
-                    .or_else(|| revived(&entries))?;
+                    .or_else(|| revived(&entries, self.stale))?;
                 Some(format!("the session {session}: {found}\n{entries:#?}"))
             })
             .collect()
@@ -135,7 +137,7 @@ impl History {
     /// # Panics
     /// Never.
     pub fn lost(&self) -> usize {
-        self.by_session().values().map(|entries| lost(entries)).sum()
+        self.by_session().values().map(|entries| lost(entries, self.stale)).sum()
     }
 
     /// What one node announced of these sessions although it did not happen: the end of one that was
@@ -153,7 +155,9 @@ impl History {
             let Some(entries) = sessions.get(session) else { continue };
             if let RecordedEvent::Set { .. } = event {
                 *changes.entry(session).or_default() += 1;
-            } else if let Some(alive) = entries.iter().find(|entry| entry.finds_after(*at)) {
+            } else if let Some(alive) =
+                entries.iter().find(|entry| entry.finds_after(*at, self.stale))
+            {
                 let outcome = &alive.outcome;
                 found.push(format!("the end of {session} was announced, and later {outcome:?}"));
             }
@@ -178,7 +182,7 @@ impl History {
     }
 }
 
-fn lost(entries: &[Entry]) -> usize {
+fn lost(entries: &[Entry], stale: Duration) -> usize {
     let counted = |entry: &Entry| match entry.outcome {
         WriteOutcome::Counted { n, .. } => Some((n, entry.done)),
         _ => None,
@@ -191,7 +195,7 @@ fn lost(entries: &[Entry]) -> usize {
         _ => None,
     });
     let Some((begun, last)) = reads.max() else { return again };
-    let gone = acknowledged.iter().filter(|(n, done)| *n > last && *done < begun);
+    let gone = acknowledged.iter().filter(|(n, done)| *n > last && *done + stale < begun);
     again + gone.map(|(n, _)| n).collect::<BTreeSet<_>>().len()
 }
 
@@ -248,13 +252,10 @@ fn order(entries: &[Entry], stale: Duration) -> Option<String> {
 }
 
 /// Nobody finds a session after its end was acknowledged.
-fn revived(entries: &[Entry]) -> Option<String> {
+fn revived(entries: &[Entry], stale: Duration) -> Option<String> {
     let end = entries.iter().filter(|entry| matches!(entry.outcome, WriteOutcome::Ended { .. }));
     let end = end.map(|entry| entry.done).min()?;
-    let found = entries.iter().find(|entry| {
-        entry.begun > end
-            && matches!(entry.outcome, WriteOutcome::Read { .. } | WriteOutcome::Counted { .. })
-    })?;
+    let found = entries.iter().find(|entry| entry.finds_after(end, stale))?;
     Some(format!("{:?} after its end", found.outcome))
 }
 
