@@ -6,6 +6,8 @@ mod support;
 use axum_io_session::store::SessionStore as _;
 use axum_io_session::{Error, ErrorKind, Result, SessionBridge, SessionId};
 use serde_json::json;
+use support::faulty::Faulty;
+use support::http::Browser;
 use support::world::{World, world};
 use tokio::task::JoinHandle;
 
@@ -229,4 +231,59 @@ async fn each_request_sees_what_it_left_itself_and_what_it_writes_later_is_merge
     let kept = stored(&world, &session).await;
     assert_eq!(kept["n"], json!(CALLERS));
     assert_eq!(kept.as_object().unwrap().len(), CALLERS + 1, "{kept}");
+}
+
+/// A bridge whose backend panics as it writes the key `panic`.
+async fn panicking() -> (SessionBridge, axum::Router, Browser, SessionId) {
+    let backend = |config| async { Ok(Faulty::make("panics as it writes", config)) };
+    let builder = SessionBridge::builder().signing_keys([support::KEY]).backend(backend);
+    let bridge = builder.build().await.unwrap();
+    let (app, mut browser) = (support::app::app(&bridge), Browser::new());
+    browser.post(&app, "/merge", r#"{"n":0}"#).await;
+    let session = browser.get(&app, "/id").await.body.parse().unwrap();
+    (bridge, app, browser, session)
+}
+
+/// The clock stands still: a round is over after some milliseconds.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_panics_fails_those_who_share_the_write_and_nobody_later() {
+    let (bridge, _, _, session) = panicking().await;
+    let gate = support::app::Gate::new();
+    let spoil = {
+        let (bridge, gate) = (bridge.clone(), gate.clone());
+        tokio::spawn(async move {
+            let spoil = |ctx: axum_io_session::bridge::SessionContext| async move {
+                gate.stop().await;
+                ctx.insert("panic", 1)
+            };
+            bridge.with_session(&session, spoil).await
+        })
+    };
+    gate.reached().await;
+    let beside = tokio::spawn(add(bridge.clone(), session));
+    settle().await;
+    gate.open();
+    let spoiled = tokio::time::timeout(support::LIMIT, spoil).await.expect("an answer").unwrap();
+    assert_eq!(spoiled.unwrap_err().kind(), ErrorKind::Unavailable);
+    let _ = tokio::time::timeout(support::LIMIT, beside).await.expect("an answer").unwrap();
+    assert!(add(bridge, session).await.unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_backend_that_panics_leaves_no_group_of_writers_behind() {
+    let (bridge, app, mut browser, _) = panicking().await;
+    let (held, gate) = support::app::gated(&bridge);
+    for body in [r#"{"panic":1}"#, r#"{"last":1}"#] {
+        let (held, mut late) = (held.clone(), browser.clone());
+        let late = tokio::spawn(async move { late.post(&held, "/", body).await.status });
+        gate.reached().await;
+        browser.post(&app, "/merge", r#"{"beside":1}"#).await;
+        browser.post(&app, "/inc", "").await;
+        gate.open();
+        let status = tokio::time::timeout(support::LIMIT, late).await.expect("an answer").unwrap();
+        assert_eq!(status.is_success(), body.contains("last"), "{body}: {status}");
+    }
+    assert_eq!(bridge.stats().tables["write_groups"], 0);
+    let seen = browser.get(&app, "/read").await.json();
+    assert_eq!(seen["data"]["last"], 1);
 }

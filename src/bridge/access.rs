@@ -98,6 +98,8 @@ async fn set(
     };
     let unit = UnitOfWork { data, max_age, ..UnitOfWork::new(record.clone(), record.session_id) };
     if unit.leaves(record) {
+        // It may be what another caller left, and not be stored yet.
+        lease.settled().await?;
         let touched = core.backend.touch(&client, record.generation).await?;
         return touched.map(drop).ok_or_else(Error::ended);
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::group::Writers;
+use super::group::{Answer, Writers, fail_all, interrupted};
 use super::overwritten::Overwritten;
 use crate::backend::{Commit, Committed, lease_queue};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ pub(super) struct Entry {
 struct Waiting {
     entry: Entry,
     since: Instant,
-    done: oneshot::Sender<Result<Arc<Record>>>,
+    done: Answer<Arc<Record>>,
 }
 
 /// Writers of one session; a task writes as long as there is an entry for it.
@@ -70,7 +70,7 @@ impl Combiner {
     /// Writes together with others. `newest` is what the writer met; without it there has to be a
     /// group already. `None` if there is none that it may join.
     ///
-    /// If the future is dropped the change is written all the same.
+    /// A change is written even if the future is dropped.
     pub(super) async fn write(
         self: &Arc<Self>,
         client: ClientId,
@@ -98,15 +98,13 @@ impl Combiner {
                 (hash_map::Entry::Vacant(place), Some(newest)) => {
                     place.insert(Group { generation, waiting: vec![waiting] });
                     self.count.fetch_add(1, Ordering::Relaxed);
-                    let writer = Writer { combiner: self.clone(), client };
+                    let writer = Writer { combiner: self.clone(), client, done: false };
                     self.writers.spawn(writer.run(newest));
                 }
                 (hash_map::Entry::Vacant(_), None) => return None,
             }
         }
-        Some(written.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Unavailable, "the bridge was closed while it wrote"))
-        }))
+        Some(written.await.unwrap_or_else(|_| Err(interrupted())))
     }
 }
 
@@ -114,10 +112,12 @@ impl Combiner {
 struct Writer {
     combiner: Arc<Combiner>,
     client: ClientId,
+    /// The group has ended, and there may be another one.
+    done: bool,
 }
 
 impl Writer {
-    async fn run(self, mut newest: Record) {
+    async fn run(mut self, mut newest: Record) {
         while let Some(mut batch) = self.next() {
             // Several together may be too large, and each by itself is not.
             if self.write(&mut newest, &mut batch).await == Wrote::TooLarge {
@@ -126,6 +126,7 @@ impl Writer {
                 }
             }
         }
+        self.done = true;
     }
 
     /// All that wait now. With the last of them the group ends.
@@ -133,11 +134,16 @@ impl Writer {
         let mut groups = self.combiner.groups();
         let waiting = std::mem::take(&mut groups.get_mut(&self.client)?.waiting);
         if waiting.is_empty() {
-            groups.remove(&self.client);
-            self.combiner.count.fetch_sub(1, Ordering::Relaxed);
+            self.end(&mut groups);
             return None;
         }
         Some(waiting)
+    }
+
+    fn end(&self, groups: &mut HashMap<ClientId, Group>) {
+        if groups.remove(&self.client).is_some() {
+            self.combiner.count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Writes a batch as one, until it is written or can't be. Empties it, unless it is too large and
@@ -180,6 +186,15 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// A backend that panics leaves no group behind which others would join and wait in for ever.
+    fn drop(&mut self) {
+        if !self.done {
+            self.end(&mut self.combiner.groups());
+        }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Wrote {
     /// All of them, or those that are not have been told.
@@ -210,13 +225,6 @@ fn commit_of(newest: &Record, batch: &[Waiting]) -> (Commit, Vec<Overwritten>) {
 }
 
 fn fail(batch: &mut Vec<Waiting>, error: Error) -> Wrote {
-    let mut callers = batch.drain(..);
-    let first = callers.next();
-    for caller in callers {
-        let _ = caller.done.send(Err(error.without_source()));
-    }
-    if let Some(first) = first {
-        let _ = first.done.send(Err(error));
-    }
+    fail_all(batch.drain(..).map(|caller| caller.done), error);
     Wrote::All
 }

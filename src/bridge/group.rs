@@ -4,11 +4,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::options::{OnConflict, Options};
 use super::stats::Counters;
 use crate::backend::Backend;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A caller that waits for what came of a write.
+pub(super) type Answer<T> = oneshot::Sender<Result<T>>;
 
 pub(super) struct Writers {
     pub(super) backend: Arc<dyn Backend>,
@@ -55,4 +60,24 @@ impl Writers {
             drop(running);
         });
     }
+}
+
+/// Says to all who wait for one write why it was not made; the first one learns the cause.
+pub(super) fn fail_all<T>(callers: impl IntoIterator<Item = Answer<T>>, error: Error) {
+    let mut callers = callers.into_iter();
+    let first = callers.next();
+    for caller in callers {
+        let _ = caller.send(Err(error.without_source()));
+    }
+    if let Some(first) = first {
+        let _ = first.send(Err(error));
+    }
+}
+
+/// The task that wrote is gone: it panicked, or the runtime ends.
+pub(super) fn interrupted() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the write was interrupted; whether it was made is not known",
+    )
 }

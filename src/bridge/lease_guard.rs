@@ -76,7 +76,7 @@ impl<'a> LeaseGuard<'a> {
     }
 
     /// Something that only its caller writes begins: all that was left before is stored by then, and
-    /// whoever comes next reads anew.
+    /// the next caller reads it again.
     ///
     /// # Errors
     /// Why what was left before, and this caller built on, is not stored.

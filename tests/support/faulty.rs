@@ -121,6 +121,11 @@ impl Backend for Faulty {
     async fn commit(&self, mut commit: Commit) -> Result<Committed> {
         match self.fault {
             "ignores versions" => commit.version = None,
+            "panics as it writes" if commit.data.value("panic").is_some() => {
+                let now = self.current(&commit.client).await?;
+                let fits = now.is_some_and(|now| commit.version.is_none_or(|v| v == now.version));
+                assert!(!fits, "a panic on purpose");
+            }
             "ignores leases" => commit.lease = None,
             "keeps leases" => commit.release = false,
             "gives no new ids" => commit.new_id = None,

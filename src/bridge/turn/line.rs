@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::places::{self, Places};
 use super::round::{Caller, Content, Round, fail_all};
 use crate::backend::{LeaseToken, lease_queue};
-use crate::bridge::group::Writers;
+use crate::bridge::group::{Writers, interrupted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{ClientId, Record};
 
@@ -268,7 +268,7 @@ impl Turns {
                         lead.acquire(deadline.saturating_duration_since(Instant::now())).await
                     }
                     Ok(Passed::Failed(error)) => Err(error),
-                    Err(_) => Err(closed()),
+                    Err(_) => Err(interrupted()),
                 },
                 () = tokio::time::sleep_until(head.min(deadline)) => {
                     if Instant::now() >= deadline {
@@ -433,11 +433,7 @@ impl Turn {
 
 /// Waits for what came of a shared write.
 pub(super) async fn outcome(stored: oneshot::Receiver<Result<Arc<Record>>>) -> Result<Arc<Record>> {
-    stored.await.unwrap_or_else(|_| Err(closed()))
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Unavailable, "the bridge was closed meanwhile")
+    stored.await.unwrap_or_else(|_| Err(interrupted()))
 }
 
 impl Drop for Turn {

@@ -1,8 +1,8 @@
 //! Turns: callers that want one client's session run one after the other.
 //!
 //! They line up on this node first ([`line`]); the first gets the client's lease from the backend
-//! and begins a [`round`]. Whoever waits here when it is done runs in the same round, on what the
-//! callers before it left in memory, and all that they left is written together ([`writer`]). Then the
+//! and begins a [`round`]. Callers that wait when it is done run in the same round, on what those
+//! before them left in memory, and all that they left is written together ([`writer`]). Then the
 //! lease goes back, and the next round stands in line behind those of other nodes.
 //!
 //! A caller hears of success once the write that holds its change is done. A write that fails fails

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Acquired, LeaseToken};
+use crate::bridge::group::{self, Answer};
 use crate::error::{Error, Result};
 use crate::session::{MaxAge, Record, SessionData, Stamp};
 
@@ -18,7 +19,7 @@ const ROUND: Duration = Duration::from_millis(10);
 /// Who waits for a write.
 #[derive(Debug)]
 pub(super) struct Caller {
-    done: oneshot::Sender<Result<Arc<Record>>>,
+    done: Answer<Arc<Record>>,
     /// What it left, if it changed anything.
     left: Option<Content>,
 }
@@ -214,12 +215,5 @@ impl Round {
 
 /// Says to all who wait why nothing was written.
 pub(super) fn fail_all(callers: Vec<Caller>, error: Error) {
-    let mut callers = callers.into_iter();
-    let first = callers.next();
-    for caller in callers {
-        let _ = caller.done.send(Err(error.without_source()));
-    }
-    if let Some(first) = first {
-        let _ = first.done.send(Err(error));
-    }
+    group::fail_all(callers.into_iter().map(|caller| caller.done), error);
 }

@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use super::line::{Shared, Turn, outcome};
 use super::round::{Caller, Content, fail_all, succeed_all};
 use crate::backend::{Commit, Committed};
+use crate::bridge::group::interrupted;
 use crate::error::{Error, Result};
 use crate::session::{MaxAge, Record, SessionData};
 
 /// Leaves what a caller made of the session to be written with what others leave, and returns the
 /// session as it was stored.
 ///
-/// If the future is dropped the change is written all the same.
+/// A change is written even if the future is dropped.
 pub(in crate::bridge) async fn share(
     turn: &Turn,
     data: SessionData,
@@ -24,7 +25,7 @@ pub(in crate::bridge) async fn share(
     data.encode(round.writers.max_payload)?;
     let (stored, begins) = turn.leave(Content { data, max_age })?;
     if begins {
-        round.writers.spawn(Writer { round: round.clone() }.run());
+        round.writers.spawn(Writer { round: round.clone(), done: false }.run());
     }
     outcome(stored).await
 }
@@ -32,6 +33,17 @@ pub(in crate::bridge) async fn share(
 /// Writes what was left until there is nothing more, and ends the round if nobody runs in it.
 struct Writer {
     round: Shared,
+    /// There is nothing more.
+    done: bool,
+}
+
+impl Drop for Writer {
+    /// A backend that panics leaves no round behind whose callers would wait for ever.
+    fn drop(&mut self) {
+        if !self.done {
+            self.fail(Vec::new(), interrupted());
+        }
+    }
 }
 
 /// What is to be written, and for whom.
@@ -41,7 +53,12 @@ struct Batch {
 }
 
 impl Writer {
-    async fn run(self) {
+    async fn run(mut self) {
+        self.write_all().await;
+        self.done = true;
+    }
+
+    async fn write_all(&self) {
         let writers = self.round.writers.clone();
         let mut begun = Instant::now();
         while let Some(Batch { commit, callers }) = self.next() {

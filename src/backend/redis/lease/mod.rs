@@ -147,7 +147,7 @@ async fn try_acquire(
             Answer::Queued(Duration::from_millis(left))
         }
         4 => return Err(lease_queue::busy(context.config.lease_queue_limit)),
-        // Whoever asked for it has gone.
+        // Its caller has gone.
         5 => return Err(closed()),
         _ => return Err(reply.unexpected()),
     })
