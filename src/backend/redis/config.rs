@@ -248,8 +248,8 @@ impl RedisConfig {
     /// A read that is served takes no command, and a plain write after it takes one. What is served was
     /// current some milliseconds ago: a change on another node is seen once its announcement is here.
     /// Not a moment longer if announcements may have been missed, and never longer than
-    /// [`NearCache::max_age`]. This node's own writes are seen at once. `update` and `with_session` read
-    /// anew in any case.
+    /// [`NearCache::max_age`]. This node's own writes are seen at once. `update` and `with_session`
+    /// always read the session again.
     ///
     /// It is for sessions that are read often on the same node: sticky balancing, pages with many
     /// requests. A session that is not here yet costs its node a subscription.

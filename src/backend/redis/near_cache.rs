@@ -22,33 +22,38 @@ use crate::session::{ClientId, Generation, Record, SessionEvent};
 /// What an entry takes beside its data.
 const OVERHEAD: u64 = 1024;
 
+/// The share of a node in memory that no entry goes below, so that their number has a bound too.
+fn least_room(limits: &Limits) -> u64 {
+    let entries = u64::try_from(limits.max_entries).unwrap_or(u64::MAX);
+    limits.max_bytes.div_ceil(entries.max(1)).max(OVERHEAD)
+}
+
 pub(super) struct NearCache {
-    entries: Cache<ClientId, Entry, ByBytes>,
+    entries: Cache<ClientId, Arc<Slot>, ByRoom>,
+    /// Room of an entry whose session's size is not known.
+    room: u64,
+    max_bytes: u64,
     interest: Arc<Interest>,
     max_age: Duration,
     /// Grows whenever announcements may have been missed: what is older is served no more.
     epoch: AtomicU64,
 }
 
-/// The weight is the one that it came in with: the cache asks for it again as it goes.
 #[derive(Clone)]
-struct Entry {
-    slot: Arc<Slot>,
-    weight: u64,
-}
+struct ByRoom;
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<ClientId, Entry> for ByBytes {
-    fn weight(&self, _: &ClientId, entry: &Entry) -> u64 {
-        entry.weight
+impl Weighter<ClientId, Arc<Slot>> for ByRoom {
+    fn weight(&self, _: &ClientId, slot: &Arc<Slot>) -> u64 {
+        slot.room
     }
 }
 
-/// A client that is subscribed as long as this is there.
+/// A client that is subscribed as long as this is there. Once it is out of the cache it never comes back:
+/// it would not know of what was announced meanwhile.
 struct Slot {
     client: ClientId,
+    /// Bytes that it counts for: a session that takes more gets a slot of its own.
+    room: u64,
     interest: Arc<Interest>,
     state: Mutex<State>,
 }
@@ -96,7 +101,9 @@ impl NearCache {
     pub(super) fn new(limits: Limits, interest: Arc<Interest>) -> Self {
         let Limits { max_entries, max_bytes, max_age } = limits;
         Self {
-            entries: Cache::with_weighter(max_entries, max_bytes, ByBytes),
+            entries: Cache::with_weighter(max_entries, max_bytes, ByRoom),
+            room: least_room(&limits),
+            max_bytes,
             interest,
             max_age,
             epoch: AtomicU64::new(0),
@@ -106,10 +113,7 @@ impl NearCache {
     /// The client's session, if this node knows it.
     pub(super) fn look(&self, client: &ClientId) -> Look {
         let epoch = self.epoch();
-        let slot = match self.entries.get(client) {
-            Some(entry) => entry.slot,
-            None => self.begin(client),
-        };
+        let slot = self.entries.get(client).unwrap_or_else(|| self.begin(client, self.room));
         let count = {
             let mut state = slot.lock();
             let fresh = state.known.as_ref().and_then(|known| {
@@ -132,29 +136,43 @@ impl NearCache {
         if !subscribed || epoch != self.epoch() {
             return;
         }
-        {
-            let mut state = slot.lock();
-            if state.count != count && !state.is_announced_before(record) {
-                return;
-            }
-            state.learn(record, epoch);
-        }
-        self.weigh(slot, record);
+        self.keep(&slot, record, epoch, |state| {
+            state.count == count || state.is_announced_before(record)
+        });
     }
 
     /// Keeps what this node has written, if it would have heard of everything newer.
     pub(super) fn wrote(&self, record: &Record) {
-        let Some(Entry { slot, .. }) = self.entries.peek(&record.client_id) else { return };
+        let Some(slot) = self.entries.peek(&record.client_id) else { return };
         let epoch = self.epoch();
+        self.keep(&slot, record, epoch, |state| {
+            state.hears(record, epoch) && state.is_announced_before(record)
+        });
+    }
+
+    /// Keeps a session that is current in its slot, or makes it one with more room, which the next read
+    /// fills. What is older goes in any case.
+    fn keep(
+        &self,
+        slot: &Slot,
+        record: &Record,
+        epoch: u64,
+        is_current: impl FnOnce(&State) -> bool,
+    ) {
+        let room = OVERHEAD + record.data.memory();
         {
             let mut state = slot.lock();
-            if !state.hears(record, epoch) || !state.is_announced_before(record) {
+            if !is_current(&state) || room > slot.room {
                 state.forget_older(record);
-                return;
+            } else {
+                state.learn(record, epoch);
             }
-            state.learn(record, epoch);
         }
-        self.weigh(slot, record);
+        // Not under the slot's lock: a purge takes the two the other way round.
+        let larger = room.checked_next_power_of_two().unwrap_or(room);
+        if room > slot.room && larger <= self.max_bytes {
+            self.begin(&record.client_id, larger);
+        }
     }
 
     /// The client's session has ended, or may have: what is here goes, and a read that is under way is
@@ -166,8 +184,8 @@ impl NearCache {
     /// Removes what is not served any more, and with it the subscriptions to its clients.
     pub(super) fn purge(&self) {
         let epoch = self.epoch();
-        self.entries.retain(|_, entry| {
-            let state = entry.slot.lock();
+        self.entries.retain(|_, slot| {
+            let state = slot.lock();
             state.known.as_ref().is_some_and(|known| known.is_current(epoch, self.max_age))
         });
     }
@@ -183,8 +201,8 @@ impl NearCache {
         };
         if said.1 == ENDED {
             self.forget(&client);
-        } else if let Some(entry) = self.entries.peek(&client) {
-            entry.slot.lock().announced(said, self.epoch());
+        } else if let Some(slot) = self.entries.peek(&client) {
+            slot.lock().announced(said, self.epoch());
         }
     }
 
@@ -202,27 +220,16 @@ impl NearCache {
     }
 
     /// An entry without a session, whose client is subscribed from soon on.
-    fn begin(&self, client: &ClientId) -> Arc<Slot> {
+    fn begin(&self, client: &ClientId, room: u64) -> Arc<Slot> {
         self.interest.join(client);
         let slot = Arc::new(Slot {
             client: *client,
+            room,
             interest: self.interest.clone(),
             state: Mutex::default(),
         });
-        self.entries.insert(*client, Entry { slot: slot.clone(), weight: OVERHEAD });
+        self.entries.insert(*client, slot.clone());
         slot
-    }
-
-    fn weigh(&self, slot: Arc<Slot>, record: &Record) {
-        let weight = OVERHEAD + record.data.memory();
-        let before = self.entries.peek(&record.client_id);
-        // An entry that was pushed out meanwhile stays out.
-        if let Some(before) = before
-            && Arc::ptr_eq(&before.slot, &slot)
-            && before.weight.abs_diff(weight) > before.weight / 8
-        {
-            self.entries.insert(record.client_id, Entry { slot, weight });
-        }
     }
 }
 
@@ -459,16 +466,41 @@ mod tests {
 
     #[test]
     fn entries_and_bytes_have_a_bound_and_what_goes_is_left() {
-        let limits = Limits { max_entries: 100, max_bytes: 50 * OVERHEAD, max_age: MINUTE };
-        let near = NearCache::new(limits, Arc::new(Interest::new(false)));
-        for _ in 0..10_000 {
-            near.look(&ClientId::generate());
+        for (max_entries, max_bytes, most) in
+            [(100, 50 * OVERHEAD, 50), (100, 10_000 * OVERHEAD, 100), (1, OVERHEAD, 1)]
+        {
+            let limits = Limits { max_entries, max_bytes, max_age: MINUTE };
+            let near = NearCache::new(limits, Arc::new(Interest::new(false)));
+            for _ in 0..10_000 {
+                near.look(&ClientId::generate());
+            }
+            assert!(near.len() <= most, "{} of {most}", near.len());
+            let batch = near.interest.take();
+            near.interest.finish(&batch);
+            near.purge();
+            assert_eq!(near.len(), 0, "none of them has a session");
         }
-        assert!((1..=100).contains(&near.len()), "{}", near.len());
-        let batch = near.interest.take();
-        near.interest.finish(&batch);
-        assert!(near.interest.len() >= near.len());
-        near.purge();
-        assert_eq!(near.len(), 0, "none of them has a session");
+    }
+
+    #[test]
+    fn a_session_that_outgrows_its_room_gets_more_and_one_that_has_no_room_is_not_kept() {
+        let of = |bytes: usize| {
+            let mut read = record(1);
+            read.data.insert("text", "x".repeat(bytes)).unwrap();
+            read
+        };
+        let world = World::new(MINUTE);
+        for (bytes, kept) in [(100_000, true), (200 << 20, false)] {
+            let read = of(bytes);
+            world.miss(&read);
+            world.subscribe();
+            // The first read that is kept finds out how large it is.
+            for _ in 0..2 {
+                if let Look::Miss(fill) = world.0.look(&read.client_id) {
+                    world.0.fill(fill, &read);
+                }
+            }
+            assert_eq!(world.version(&read).is_some(), kept, "{bytes} bytes");
+        }
     }
 }
