@@ -23,17 +23,17 @@ pub(super) async fn write(
     changes: impl Fn() -> Changes,
     lease: Option<&LeaseGuard<'_>>,
 ) -> Result<Arc<Record>> {
-    let overwrite = core.options.on_conflict == OnConflict::Overwrite;
-    let merge = core.options.on_conflict == OnConflict::Merge;
+    let policy = core.options.on_conflict;
+    let overwrite = policy == OnConflict::Overwrite;
     // A new id is one writer's own; and so is a conflict that is an error.
-    let combines = (merge || overwrite) && unit.new_id.is_none();
+    let shares = (policy == OnConflict::Merge || overwrite) && unit.new_id.is_none();
     if let Some(lease) = lease {
-        if combines && lease.is_shared() {
+        if shares && lease.is_shared() {
             return turn::share(lease, unit.data.clone(), unit.max_age()).await;
         }
         lease.begin_own_write().await?;
     }
-    let combines = combines && merge && lease.is_none();
+    let combines = shares && !overwrite && lease.is_none();
     let combine = |newest| {
         let entry = Entry { read: base.data.clone(), changes: changes(), max_age: unit.max_age };
         Box::pin(core.combiner.write(base.client_id, base.generation, entry, newest))
@@ -76,22 +76,14 @@ pub(super) async fn write(
             Committed::LeaseLost => return Err(Error::lease_lost()),
             Committed::Conflict(newest) => {
                 core.counters.conflicts.add(1);
-                if core.options.on_conflict == OnConflict::Error {
+                if policy == OnConflict::Error {
                     return Err(conflict("load it again and repeat the change"));
                 }
-                if combines
-                    && newest.generation == base.generation
-                    && let Some(written) = combine(Some(newest.clone())).await
-                {
+                if combines && let Some(written) = combine(Some(newest.clone())).await {
                     return written;
                 }
                 let changes = changes();
-                overwritten = Overwritten::check(
-                    core.options.on_conflict,
-                    &changes,
-                    &base.data,
-                    &newest.data,
-                )?;
+                overwritten = Overwritten::check(policy, &changes, &base.data, &newest.data)?;
                 if Instant::now() >= deadline {
                     return Err(Error::always_slower());
                 }

@@ -37,6 +37,7 @@
 mod config;
 mod connection;
 mod context;
+mod end;
 mod error;
 mod expiry;
 mod hints;

@@ -3,6 +3,7 @@
 use fred::prelude::Value;
 
 use super::context::Context;
+use super::end::{End, end};
 use super::expiry::probe::probe_and_clean;
 use super::hints::hint::{Hint, Only};
 use super::hints::{self, pointer};
@@ -10,7 +11,6 @@ use super::lease::give_back::given_back;
 use super::lost::{self, LEASE_LOST, OTHER};
 use super::near_cache::Look;
 use super::prepare::{Prepared, prepare};
-use super::pubsub::message;
 use super::record::{self, Stored, put_generation, put_max_age, put_number};
 use super::view::Input;
 use crate::backend::redis::script::argument::bytes;
@@ -211,10 +211,13 @@ pub(super) async fn create(context: &Context, create: &Create) -> Result<Created
 }
 
 pub(super) async fn commit(context: &Context, commit: Commit) -> Result<Committed> {
-    match commit.version {
+    let client = commit.client;
+    let committed = match commit.version {
         Some(_) => commit_version(context, commit).await,
         None => Box::pin(overwrite(context, commit)).await,
-    }
+    };
+    // It may have been written.
+    committed.inspect_err(|_| context.forget(&client))
 }
 
 async fn overwrite(context: &Context, mut commit: Commit) -> Result<Committed> {
@@ -450,51 +453,6 @@ async fn destroy_any(context: &Context, client: &ClientId) -> Result<bool> {
     Err(Error::new(ErrorKind::Busy, "the client's session was replaced again and again"))
 }
 
-async fn end(
-    context: &Context,
-    client: &ClientId,
-    reason: DestroyReason,
-    what: End,
-) -> Result<bool> {
-    let mut generation = Vec::new();
-    if let Some(wanted) = what.generation {
-        put_generation(&mut generation, wanted);
-    }
-    let arguments = vec![
-        context.who(client),
-        i64::from(message::code(reason)).into(),
-        what.session.map(|id| id.as_str().to_owned()).unwrap_or_default().into(),
-        bytes(generation),
-        what.lease.map(LeaseToken::text).unwrap_or_default().into(),
-        // Who ends it, among all that may.
-        LeaseToken::random().text().into(),
-    ];
-    let script = &context.commands.scripts.destroy;
-    let keys = context.keys_of(client, "mlq");
-    let (reply, copied) = context.commands.change(script, keys, arguments).await?;
-    // Whatever came of it: what is here may be older.
-    context.forget(client);
-    match reply.status {
-        1 | 5 => {
-            if let Some(lease) = what.lease {
-                given_back(context, client, lease).await;
-            }
-            let id = reply.session(0);
-            let hints = id.map(Hint::Drop).into_iter().chain([Hint::Forget(*client)]);
-            hints::set(context, hints, true).await;
-            copied?;
-            // An earlier run of this, whose answer was lost, ended it.
-            if reply.status == 5 {
-                lost::copied(&context.commands)?;
-            }
-            Ok(true)
-        }
-        0 => Ok(false),
-        4 => Err(Error::lease_lost()),
-        _ => Err(reply.unexpected()),
-    }
-}
-
 // ---- notices -------------------------------------------------------------------------
 
 pub(super) async fn notify_set(context: &Context, session: &SessionId, is_new: bool) -> Result<()> {
@@ -507,12 +465,4 @@ pub(super) async fn notify_set(context: &Context, session: &SessionId, is_new: b
 pub(super) async fn notify_destroy(context: &Context, session: &SessionId) -> Result<()> {
     let Some(client) = hints::client_of(context, session).await? else { return Ok(()) };
     probe_and_clean(context, &client, DestroyReason::External).await.map(drop)
-}
-
-/// What has to be so for a session to be ended.
-#[derive(Debug, Clone, Copy, Default)]
-struct End {
-    session: Option<SessionId>,
-    generation: Option<Generation>,
-    lease: Option<LeaseToken>,
 }
